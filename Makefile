@@ -1,0 +1,41 @@
+PYTHON ?= python3
+OUT ?= examples/quickstart/out
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help test quickstart lint tables clean
+
+help:
+	@echo "make test        style checks and all tests (installs what it needs into $(VENV))"
+	@echo "make quickstart  train, prune, evaluate and generate on CPU; results in OUT=$(OUT)"
+	@echo "make lint        style checks only"
+	@echo "make tables      rewrite the result tables of the READMEs from the JSON results"
+	@echo "make clean       remove $(VENV), caches and the quickstart's output"
+
+# Without the constraints pip would take the newest torch, several gigabytes of CUDA libraries.
+$(INSTALLED): setup.py pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --constraint constraints.txt --editable '.[fairseq,text,plot,test]'
+	touch $@
+
+# Many small tensors and several processes at once: more threads only get in each other's way.
+test: export OMP_NUM_THREADS ?= 1
+test: lint
+	$(RUN) -m pytest tests
+
+lint: $(INSTALLED)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+quickstart: $(INSTALLED)
+	$(RUN) examples/quickstart/run.py --out $(OUT)
+
+tables: $(INSTALLED)
+	$(RUN) examples/tables.py
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,117 @@
+"""Trains and evaluates one language model of the Penn Treebank table, and writes its result.
+
+    python examples/language_model/run.py cubic --text PTB_FOLDER --work WORK_FOLDER
+
+An interrupted run goes on from its last checkpoint when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from pathlib import Path
+
+from fairseq_rnnprune.checkpoint import read_checkpoint
+from fairseq_rnnprune.experiment import (
+    fairseq,
+    last_training_row,
+    perplexity,
+    rnnprune,
+    save_result,
+)
+
+HERE = Path(__file__).resolve().parent
+USER_DIR = HERE.parent.parent / "user_dir"
+
+EPOCHS = 10
+LARGE = ["--decoder-embed-dim", "128", "--decoder-hidden-size", "768"]
+# As many parameters as the large model keeps at 90 %.
+SMALL = ["--decoder-embed-dim", "128", "--decoder-hidden-size", "114"]
+COMMON = shlex.split(
+    "--task language_modeling --arch rnnprune_gru_lm --dropout 0.3 --tokens-per-sample 64 "
+    "--adaptive-softmax-cutoff 2000,10008 --criterion adaptive_loss --ddp-backend legacy_ddp "
+    "--batch-size 32 --lr 0.003 --lr-scheduler cosine --warmup-updates 200 --clip-norm 1.0 "
+    f"--max-epoch {EPOCHS} --max-update {EPOCHS * 454} --no-epoch-checkpoints "
+    "--save-interval-updates 200 --keep-interval-updates 1 "
+    "--log-format json --log-interval 50 --num-workers 0"
+)
+PRUNED = shlex.split("--optimizer pruned --prune-inner adam --prune-freq 50")
+RUNS = {
+    "dense": [*LARGE, "--optimizer", "adam"],
+    "small-dense": [*SMALL, "--optimizer", "adam"],
+    "cubic-90": [*LARGE, *PRUNED, "--prune-schedule", "cubic", "--prune-sparsity", "0.9"],
+    "ramp-90": [*LARGE, *PRUNED, "--prune-schedule", "ramp", "--prune-q", "CALIBRATED"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", choices=RUNS)
+    parser.add_argument("--text", type=Path, required=True, help="train.txt, valid.txt, test.txt")
+    parser.add_argument("--work", type=Path, required=True, help="data, checkpoints and logs")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+
+    data = preprocess(args.text, args.work)
+    options = [*COMMON, *RUNS[args.run], "--seed", str(args.seed)]
+    if "CALIBRATED" in options:
+        dense = args.work / f"dense-s{args.seed}" / "checkpoint_last.pt"
+        options[options.index("CALIBRATED")] = calibrate(dense)
+    folder = args.work / f"{args.run}-s{args.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "train.log"
+    fairseq("train", data, "--user-dir", USER_DIR, *options, "--save-dir", folder, log=log)
+    checkpoint = folder / "checkpoint_last.pt"
+    figures = {
+        **count_parameters(checkpoint),
+        "valid_perplexity": evaluate(data, checkpoint, "valid"),
+        "test_perplexity": evaluate(data, checkpoint, "test"),
+        "training_seconds": float(last_training_row(log)["wall"]),
+    }
+    path = save_result(
+        HERE / "results",
+        args.run,
+        args.seed,
+        f"python examples/language_model/run.py {args.run} --seed {args.seed} --text TEXT --work W",
+        figures,
+        fairseq_train=shlex.join(["fairseq-train", "DATA", "--user-dir", "user_dir", *options]),
+    )
+    print(f"{args.run}: test perplexity {figures['test_perplexity']}; written to {path}")
+
+
+def preprocess(text: Path, work: Path) -> Path:
+    """Binarises the text once."""
+    data = work / "data"
+    if not (data / "test.idx").exists():
+        splits = [a for s in ("train", "valid", "test") for a in (f"--{s}pref", text / f"{s}.txt")]
+        fairseq("preprocess", "--only-source", *splits, "--destdir", data)
+    return data
+
+
+def calibrate(dense: Path) -> str:
+    """q by type, read from the dense model."""
+    return json.loads(rnnprune("calibrate", dense, "--json"))["options"]["--prune-q"]
+
+
+def count_parameters(checkpoint: Path) -> dict[str, int]:
+    """Parameters of the model, and those that are not zero."""
+    tensors = read_checkpoint(checkpoint).model.values()
+    tensors = [t for t in tensors if t.is_floating_point()]
+    return {
+        "parameters": sum(t.numel() for t in tensors),
+        "kept_parameters": sum(int(t.count_nonzero()) for t in tensors),
+    }
+
+
+def evaluate(data: Path, checkpoint: Path, split: str) -> float:
+    """Perplexity where every token sees at least 64 tokens of context."""
+    output = fairseq(
+        *("eval-lm", data, "--user-dir", USER_DIR, "--path", checkpoint, "--gen-subset", split),
+        *("--tokens-per-sample", 128, "--context-window", 64, "--batch-size", 32),
+    )
+    return perplexity(output)[0]
+
+
+if __name__ == "__main__":
+    main()

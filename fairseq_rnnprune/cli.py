@@ -1,0 +1,50 @@
+"""The `rnnprune` command: finds the subcommand, turns errors into one line and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from typing import NoReturn
+
+from fairseq_rnnprune import __version__
+
+from .report.commands import add_calibrate, add_report
+
+# Each adds the parser of a subcommand and sets `run`, which gets the parsed arguments.
+COMMANDS = (add_report, add_calibrate)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see {self.prog} --help")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns the exit status: 0, or 2 after one line about a user's error."""
+    parser = _Parser(
+        prog="rnnprune",
+        description="Prepares and inspects the pruning of fairseq models.",
+        epilog="rnnprune COMMAND --help explains a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"rnnprune {__version__}")
+    subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in COMMANDS:
+        add(subcommands)
+    try:
+        args = parser.parse_args(argv)
+        args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough; Python must not fail again when it flushes at exit.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, OSError) as error:
+        print("rnnprune: error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

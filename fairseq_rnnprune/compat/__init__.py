@@ -1,0 +1,32 @@
+"""Repairs of fairseq 0.12 on current numpy, torch and hydra.
+
+Each repair is a small function that says what breaks and since when; it changes nothing where
+nothing is broken, and may run any number of times.
+"""
+
+from __future__ import annotations
+
+from .data import keep_last_batch, refuse_empty_evaluation, restore_numpy_compat
+from .loading import trust_checkpoint_classes
+from .messages import explain_bf16, explain_unknown_model
+from .quiet import silence_hydra
+from .requirement import require_fairseq
+
+__all__ = ["REPAIRS", "apply", "require_fairseq"]
+
+REPAIRS = (
+    silence_hydra,
+    restore_numpy_compat,
+    trust_checkpoint_classes,
+    keep_last_batch,
+    refuse_empty_evaluation,
+    explain_bf16,
+    explain_unknown_model,
+)
+
+
+def apply() -> None:
+    """Import fairseq and repair it; ImportError if there is no fairseq that imports."""
+    require_fairseq()
+    for repair in REPAIRS:
+        repair()

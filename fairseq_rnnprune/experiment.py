@@ -1,0 +1,125 @@
+"""Recipes: run fairseq's commands, and keep one JSON file per finished run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "numpy", "ve-fairseq", "fairseq", "hydra-core", "omegaconf", "sentencepiece")
+
+
+def fairseq(command: str, *arguments: object, log: Path | None = None) -> str:
+    """Runs `fairseq-<command>` in this Python and returns what it printed.
+
+    Output goes to `log` as it comes, if given. RuntimeError with the last lines if it fails.
+    """
+    module = f"fairseq_cli.{command.replace('-', '_')}"
+    return run([sys.executable, "-m", module, *map(str, arguments)], log)
+
+
+def rnnprune(*arguments: object, log: Path | None = None) -> str:
+    """Runs the `rnnprune` command in this Python and returns what it printed."""
+    return run([sys.executable, "-m", "fairseq_rnnprune.cli", *map(str, arguments)], log)
+
+
+def run(command: Sequence[str], log: Path | None = None) -> str:
+    """Runs a command; RuntimeError with its last lines if it fails."""
+    lines = []
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+    with open(log or os.devnull, "a", encoding="utf-8") as file:
+        for line in process.stdout:
+            lines.append(line)
+            file.write(line)
+            file.flush()
+    if process.wait():
+        raise RuntimeError(
+            f"run: expected exit status 0, got {process.returncode} from "
+            f"{shlex.join(command)}\n{''.join(lines[-15:])}"
+        )
+    return "".join(lines)
+
+
+def perplexity(eval_lm_output: str) -> tuple[float, int]:
+    """Reads the perplexity and the number of evaluated tokens from fairseq-eval-lm's output."""
+    found = re.search(r"Perplexity: ([\d.]+)", eval_lm_output)
+    tokens = re.search(r"Evaluated ([\d,]+) tokens", eval_lm_output)
+    if not found or not tokens:
+        raise ValueError(
+            "perplexity: expected the output of fairseq-eval-lm, got no 'Perplexity' line in it"
+        )
+    return float(found[1]), int(tokens[1].replace(",", ""))
+
+
+def last_training_row(log: Path) -> dict[str, Any]:
+    """The last `train` summary of a fairseq JSON log: keys without the prefix `train_`."""
+    rows = re.findall(r"\| train \| (\{.*\})", log.read_text(encoding="utf-8"))
+    if not rows:
+        raise ValueError(f"last_training_row: expected fairseq's JSON log, got no row in {log}")
+    return {key.removeprefix("train_"): value for key, value in json.loads(rows[-1]).items()}
+
+
+def environment() -> dict[str, Any]:
+    """Where and with what a figure is measured: commit, machine, versions."""
+    return {"commit": commit(), "machine": machine(), "versions": versions()}
+
+
+def commit() -> str:
+    """The checkout's commit, marked if the code differs from it; `unknown` outside of one."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "fairseq_rnnprune")
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def machine() -> dict[str, Any]:
+    """Processor, number of cores and threads used."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text())
+        model = names[0] if names else model
+    threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
+    return {"processor": model, "cores": os.cpu_count(), "threads": int(threads)}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a figure, of those installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def save_result(
+    folder: Path, name: str, seed: int, command: str, figures: Mapping[str, Any], **more: Any
+) -> Path:
+    """Writes folder/name-s<seed>.json; the file is complete or absent, never half written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-s{seed}.json"
+    result = {"name": name, "seed": seed, "command": command, **environment(), **more}
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({**result, "figures": dict(figures)}, indent=1) + "\n")
+    temporary.replace(path)
+    return path

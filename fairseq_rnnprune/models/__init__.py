@@ -1,0 +1,1 @@
+"""fairseq models made of prunable layers."""

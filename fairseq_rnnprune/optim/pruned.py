@@ -1,0 +1,138 @@
+"""`--optimizer pruned`: a dense fairseq optimizer whose weights lose their smallest elements."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from fairseq.logging import metrics
+from fairseq.optim import FairseqOptimizer
+from omegaconf import DictConfig
+from torch import Tensor
+
+from fairseq_rnnprune.pruning import Pruner, read_tag
+
+from .inner import build_inner, inner_options
+from .options import PruningOptions, block_shapes, build_schedules, pruned_types
+
+logger = logging.getLogger(__name__)
+
+_STATE = "rnnprune"
+
+
+@dataclass
+class PrunedOptimizerConfig(PruningOptions, inner_options()):
+    """Options of the pruning and of every dense optimizer that can be inside."""
+
+
+class PrunedOptimizer(FairseqOptimizer):
+    """Wraps a dense optimizer and keeps pruned weights at zero (arXiv 1704.05119, Algorithm 1).
+
+    Once per update: gradients of pruned weights are zeroed before the clipping norm is taken,
+    the inner optimizer steps, masks are recomputed if it is time, weights and moments are
+    masked. Masks, thresholds and the update count are part of the optimizer's state. Only
+    parameters that a model has tagged (`pruning.tag_prunable`) are pruned.
+    """
+
+    def __init__(self, cfg: DictConfig, params: Iterable[Tensor]):
+        super().__init__(cfg)
+        params = list(params)
+        if len(params) == 1 and params[0].dim() == 1:
+            raise ValueError(
+                "--optimizer pruned: expected one parameter per weight, got a flat one; "
+                "give --fp16-no-flatten-grads"
+            )
+        self._types = pruned_types(cfg)
+        tagged = [(tag, p) for p in params if (tag := read_tag(p)) is not None]
+        self._weights = [(tag, p) for tag, p in tagged if tag.type in self._types]
+        missing = [t for t in self._types if t not in {tag.type for tag, _ in self._weights}]
+        if not self._weights:
+            present = sorted({tag.type for tag, _ in tagged})
+            raise ValueError(
+                f"--optimizer pruned: expected weights of type {','.join(self._types)} "
+                f"(--prune-types), got a model with {','.join(present) or 'none that are prunable'}"
+                "; prune other types, or a model of fairseq_rnnprune"
+            )
+        if missing:
+            logger.info("no %s weights in this model: nothing of that type is pruned", missing)
+        self._pruner: Pruner | None = None
+        self._epoch_length: int | None = None
+        self._inner = build_inner(cfg, params)
+        self._optimizer = self._inner.optimizer
+
+    def start(self, epoch_length: int | None) -> None:
+        """Fixes the schedule, given the number of updates in an epoch; later calls do nothing."""
+        if self._pruner is not None:
+            return
+        self._pruner = Pruner(
+            self._weights,
+            build_schedules(self.cfg, self._types, epoch_length),
+            block_shapes(self.cfg, self._types),
+            self.cfg.prune_score,
+            self.cfg.prune_max_sparsity,
+        )
+        self._epoch_length = epoch_length
+        for type_ in self._pruner.types:
+            logger.info("pruning %s weights by %s", type_, self._pruner.schedules[type_])
+        if self._pruner.sparsity() > 0:
+            logger.info("masks start from zeros: sparsity %.4f", self._pruner.sparsity())
+
+    @property
+    def pruner(self) -> Pruner:
+        """The masks; the schedule is fixed on first use if `start` was not called."""
+        self.start(None)
+        return self._pruner
+
+    @property
+    def optimizer_config(self) -> dict[str, Any]:
+        return self._inner.optimizer_config
+
+    @property
+    def supports_flat_params(self) -> bool:
+        # Blocks and types need the shape of each weight.
+        return False
+
+    @property
+    def supports_memory_efficient_fp16(self) -> bool:
+        # A weight that lives in half precision could underflow to zero and be taken for pruned.
+        return False
+
+    def clip_grad_norm(self, max_norm: float, aggregate_norm_fn: Any = None) -> Tensor:
+        """Clips the gradients of the weights that are left; the others do not count."""
+        self.pruner.mask_gradients()
+        return self._inner.clip_grad_norm(max_norm, aggregate_norm_fn)
+
+    def step(self, closure: Any = None, scale: float = 1.0, groups: Any = None) -> None:
+        """Makes one update with the inner optimizer, then prunes."""
+        self._inner.step(closure, scale, groups)
+        self.pruner.step(self._optimizer.state)
+        self._log()
+
+    def average_params(self) -> None:
+        self._inner.average_params()
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {**self.pruner.state_dict(), "epoch_length": self._epoch_length}
+        return {**self._inner.state_dict(), _STATE: state}
+
+    def load_state_dict(
+        self, state_dict: dict[str, Any], optimizer_overrides: dict[str, Any] | None = None
+    ) -> None:
+        state_dict = dict(state_dict)
+        pruning = state_dict.pop(_STATE)
+        self._inner.load_state_dict(state_dict, optimizer_overrides)
+        # The length of an epoch as the run began: a schedule in epochs must not move on resuming.
+        self.start(pruning["epoch_length"])
+        self._pruner.load_state_dict(pruning)
+
+    def _log(self) -> None:
+        pruner = self._pruner
+        # Weight 0 makes fairseq show the last value rather than a mean.
+        metrics.log_scalar("sparsity", pruner.sparsity(), weight=0, priority=700, round=4)
+        for i, type_ in enumerate(pruner.types):
+            priority = 701 + 2 * i
+            sparsity, threshold = pruner.sparsity(type_), pruner.thresholds[type_]
+            metrics.log_scalar(f"sparsity_{type_}", sparsity, 0, priority, 4)
+            metrics.log_scalar(f"threshold_{type_}", threshold, 0, priority + 1, 6)

@@ -1,0 +1,32 @@
+"""What is pruned, and when: schedules, block masks and the pruner that joins them (torch only)."""
+
+from .mask import (
+    block_scores,
+    block_sizes,
+    check_block_shape,
+    expand_mask,
+    mask_from_zeros,
+    select_lowest,
+)
+from .prunable import TYPES, Prunable, find_prunable, read_tag, tag_prunable
+from .pruner import Pruner
+from .schedule import CubicSchedule, OneShotSchedule, RampSchedule, Schedule
+
+__all__ = [
+    "TYPES",
+    "CubicSchedule",
+    "OneShotSchedule",
+    "Prunable",
+    "Pruner",
+    "RampSchedule",
+    "Schedule",
+    "block_scores",
+    "block_sizes",
+    "check_block_shape",
+    "expand_mask",
+    "find_prunable",
+    "mask_from_zeros",
+    "read_tag",
+    "select_lowest",
+    "tag_prunable",
+]

@@ -1,0 +1,93 @@
+"""Which tensors of a model can be pruned, and of what type each one is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from torch import Tensor, nn
+
+TYPES = ("recurrent", "input", "linear", "embedding")
+
+_RECURRENT_CELL = re.compile(r"(?P<module>.*)weight_(?P<kind>ih|hh)(?P<layer>(_l\d+)?(_reverse)?)$")
+
+
+@dataclass(frozen=True)
+class Prunable:
+    """A weight matrix [M, K] that may be pruned.
+
+    `type` is one of TYPES. `gates` row groups of M / gates rows each are stacked in the matrix
+    (3 in a GRU); a block never straddles two of them.
+    """
+
+    name: str
+    type: str
+    gates: int = 1
+
+    def __post_init__(self) -> None:
+        if self.type not in TYPES:
+            raise ValueError(f"Prunable: expected a type among {TYPES}, got {self.type!r}")
+
+
+def find_prunable(tensors: Mapping[str, Tensor]) -> list[Prunable]:
+    """Lists the prunable matrices among named tensors: a model's parameters or a state dict.
+
+    torch's names decide: `weight_hh*` is recurrent, `weight_ih*` is input, any other matrix called
+    `weight` is an embedding if its module's name says so and linear otherwise. A matrix that
+    has two names (an output layer tied to an embedding) appears once, as linear, because its
+    cost at inference is the output layer's. Vectors and convolutions are never prunable
+    (arXiv 1704.05119, section 3).
+    """
+    found: dict[object, Prunable] = {}
+    for name, tensor in tensors.items():
+        if tensor.dim() != 2 or tensor.numel() == 0 or not tensor.is_floating_point():
+            continue
+        prunable = _classify(name, tensor, tensors)
+        if prunable is None:
+            continue
+        identity = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()))
+        tied = found.get(identity)
+        if tied is None:
+            found[identity] = prunable
+        elif prunable.type == "linear":
+            found[identity] = Prunable(tied.name, "linear", tied.gates)
+    return list(found.values())
+
+
+def _classify(name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> Prunable | None:
+    cell = _RECURRENT_CELL.match(name)
+    if cell:
+        recurrent = tensors.get(f"{cell['module']}weight_hh{cell['layer']}")
+        if recurrent is None or recurrent.dim() != 2:
+            return None
+        hidden = recurrent.shape[1]
+        gates = tensor.shape[0] // hidden
+        return Prunable(name, "recurrent" if cell["kind"] == "hh" else "input", gates)
+    module, _, leaf = name.rpartition(".")
+    if leaf != "weight":
+        return None
+    return Prunable(name, "embedding" if "embed" in module.rpartition(".")[2] else "linear")
+
+
+def tag_prunable(model: nn.Module) -> list[Prunable]:
+    """Marks every prunable parameter of `model`, so that an optimizer can recognise it.
+
+    The tag travels in `optim_overrides`, the only custom attribute that fairseq copies from a
+    half-precision parameter to its fp32 shadow.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    prunables = find_prunable(parameters)
+    for prunable in prunables:
+        parameter = parameters[prunable.name]
+        parameter.optim_overrides = {
+            **getattr(parameter, "optim_overrides", {}),
+            "rnnprune": asdict(prunable),
+        }
+    return prunables
+
+
+def read_tag(parameter: Tensor) -> Prunable | None:
+    """Returns what `tag_prunable` wrote on a parameter, or None."""
+    tag = getattr(parameter, "optim_overrides", {}).get("rnnprune")
+    return Prunable(**tag) if tag else None

@@ -1,0 +1,1 @@
+"""What the `rnnprune` command shows: tables, JSON and plots about checkpoints and trainings."""

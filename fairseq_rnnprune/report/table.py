@@ -1,0 +1,214 @@
+"""Rows of `rnnprune report`: where the zeros of a checkpoint are, and what they save."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairseq_rnnprune.checkpoint import Checkpoint
+from fairseq_rnnprune.pruning import (
+    TYPES,
+    Prunable,
+    check_block_shape,
+    find_prunable,
+    mask_from_zeros,
+)
+from fairseq_rnnprune.sparse import BlockSparseMatrix
+
+BlockShape = tuple[int, int]
+
+# The orders in which torch.nn.GRU and torch.nn.LSTM stack their gates.
+GATE_NAMES = {3: ("r", "z", "n"), 4: ("i", "f", "g", "o")}
+
+# An embedding is looked up, not multiplied with: it stays dense.
+PACKED_TYPES = ("recurrent", "input", "linear")
+PACKED_DTYPE = torch.float32
+
+
+@dataclass(frozen=True)
+class Row:
+    """Counts of one tensor, one gate of it, or a group of tensors.
+
+    `kept` elements are not zero; `kept_blocks` have such an element. `stored_bytes` is what the
+    weights take packed, or dense where that is smaller. None: has no meaning for this row.
+    """
+
+    name: str
+    elements: int
+    kept: int
+    dense_bytes: int
+    stored_bytes: int
+    packed: bool | None = None
+    blocks: int | None = None
+    kept_blocks: int | None = None
+    type: str | None = None
+    gate: str | None = None
+    shape: tuple[int, ...] | None = None
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros among the elements, in [0, 1]."""
+        return 1 - self.kept / self.elements if self.elements else 0.0
+
+    @property
+    def block_sparsity(self) -> float | None:
+        """Fraction of blocks that are wholly zero, in [0, 1]."""
+        return 1 - self.kept_blocks / self.blocks if self.blocks else None
+
+
+@dataclass(frozen=True)
+class CheckpointReport:
+    """Rows of one checkpoint: each tensor followed by its gates; then the totals."""
+
+    path: Path
+    label: str
+    updates: int | None
+    epochs: float | None
+    block_shapes: dict[str, BlockShape]
+    tensors: list[Row]
+    totals: list[Row]
+
+
+def report_checkpoint(
+    checkpoint: Checkpoint,
+    types: Iterable[str] = TYPES,
+    block_shapes: Mapping[str, BlockShape] | None = None,
+    label: str = "",
+) -> CheckpointReport:
+    """Counts every prunable matrix of the given types, by gate, and the whole model.
+
+    Where `block_shapes` says nothing about a type, it is the shape with which the model was
+    trained, as the optimizer's state tells, or else 1 x 1. ValueError if a block does not fit.
+    """
+    shapes = dict.fromkeys(TYPES, (1, 1)) | trained_block_shapes(checkpoint) | (block_shapes or {})
+    prunables = find_prunable(checkpoint.model)
+    types = tuple(types)
+    tensors: list[Row] = []
+    others: list[Row] = []
+    by_type: dict[str, list[Row]] = {}
+    for p in prunables:
+        weight = checkpoint.model[p.name]
+        if p.type in types:
+            rows = _tensor_rows(p, weight, shapes[p.type])
+            tensors += rows
+            by_type.setdefault(p.type, []).append(rows[0])
+        else:
+            others.append(_dense_row(p.name, weight, int(weight.count_nonzero())))
+    if not tensors:
+        raise ValueError(
+            f"report_checkpoint: expected weights of type {', '.join(types)}, got "
+            f"{checkpoint.path} with {', '.join(sorted({p.type for p in prunables})) or 'none'}"
+        )
+    totals = [_total(f"all {t}", by_type[t], t) for t in TYPES if t in by_type]
+    if others:
+        totals.append(_total("other types", others))
+    never = [_dense_row(n, t, t.numel()) for n, t in _never_pruned(checkpoint.model, prunables)]
+    totals.append(_total("never pruned", never))
+    totals.append(_total("whole model", totals))
+    used = {t: shapes[t] for t in TYPES if t in by_type}
+    return CheckpointReport(
+        checkpoint.path, label, checkpoint.updates, checkpoint.epochs, used, tensors, totals
+    )
+
+
+def trained_block_shapes(checkpoint: Checkpoint) -> dict[str, BlockShape]:
+    """Block shapes by type that the pruned optimizer left in its state."""
+    state = (checkpoint.optimizer_state or {}).get("rnnprune")
+    saved: Any = state.get("block_shape") if isinstance(state, dict) else None
+    return {t: tuple(s) for t, s in saved.items() if t in TYPES} if isinstance(saved, dict) else {}
+
+
+def short_labels(paths: Iterable[Path]) -> list[str]:
+    """What tells paths apart: the directories and names that not all of them share.
+
+    The label of one path alone is its file name; equal paths are numbered.
+    """
+    parts = [Path(os.path.abspath(p)).parts for p in paths]
+    if len(parts) == 1:
+        return [parts[0][-1]]
+    before = len(os.path.commonprefix(parts))
+    after = len(os.path.commonprefix([p[before:][::-1] for p in parts]))
+    labels = ["/".join(p[before : len(p) - after]) or p[-1] for p in parts]
+    return [
+        label if labels.count(label) == 1 else f"{label} #{i}" for i, label in enumerate(labels, 1)
+    ]
+
+
+def _tensor_rows(p: Prunable, weight: Tensor, block_shape: BlockShape) -> list[Row]:
+    check_block_shape(tuple(weight.shape), block_shape, p.gates, p.name)
+    pieces: list[tuple[str | None, Tensor, int]] = [(None, weight, p.gates)]
+    if p.gates > 1:
+        names = GATE_NAMES.get(p.gates) or [str(i) for i in range(p.gates)]
+        pieces += [(n, w, 1) for n, w in zip(names, weight.chunk(p.gates), strict=True)]
+    dense = [w.numel() * w.element_size() for _, w, _ in pieces]
+    packed, stored = False, dense
+    if p.type in PACKED_TYPES:
+        sizes = [
+            BlockSparseMatrix.from_dense(w, block_shape, PACKED_DTYPE, gates).nbytes
+            for _, w, gates in pieces
+        ]
+        packed = sizes[0] < dense[0]
+        stored = sizes if packed else dense
+    rows = []
+    for (gate, w, gates), dense_bytes, stored_bytes in zip(pieces, dense, stored, strict=True):
+        mask = mask_from_zeros(w, block_shape, gates)
+        rows.append(
+            Row(
+                name=p.name,
+                elements=w.numel(),
+                kept=int(w.count_nonzero()),
+                dense_bytes=dense_bytes,
+                stored_bytes=stored_bytes,
+                packed=packed,
+                blocks=mask.numel(),
+                kept_blocks=int(mask.sum()),
+                type=p.type,
+                gate=gate,
+                shape=tuple(w.shape),
+            )
+        )
+    return rows
+
+
+def _dense_row(name: str, tensor: Tensor, kept: int) -> Row:
+    size = tensor.numel() * tensor.element_size()
+    return Row(name, tensor.numel(), kept, size, size)
+
+
+def _never_pruned(
+    model: Mapping[str, Tensor], prunables: Iterable[Prunable]
+) -> list[tuple[str, Tensor]]:
+    """Floating-point tensors that are not prunable, each storage once."""
+    seen = {_identity(model[p.name]) for p in prunables}
+    rest = []
+    for name, tensor in model.items():
+        if tensor.is_floating_point() and _identity(tensor) not in seen:
+            seen.add(_identity(tensor))
+            rest.append((name, tensor))
+    return rest
+
+
+def _identity(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride()
+
+
+def _total(name: str, rows: list[Row], type: str | None = None) -> Row:
+    def add(field: str) -> int:
+        return sum(getattr(r, field) for r in rows)
+
+    return Row(
+        name=name,
+        elements=add("elements"),
+        kept=add("kept"),
+        dense_bytes=add("dense_bytes"),
+        stored_bytes=add("stored_bytes"),
+        blocks=add("blocks") if type else None,
+        kept_blocks=add("kept_blocks") if type else None,
+        type=type,
+    )

@@ -1,0 +1,63 @@
+"""What the package is, what it needs; tool settings live in pyproject.toml, tested versions in constraints.txt."""
+
+import ast
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+PACKAGE = "fairseq_rnnprune"
+
+# ve-fairseq has wheels for these machines only; elsewhere fairseq-fixed is compiled from source.
+HAS_WHEEL = (
+    "platform_system == 'Linux' and platform_machine == 'x86_64'"
+    " and python_version >= '3.11' and python_version < '3.13'"
+)
+HAS_NO_WHEEL = (
+    "platform_system != 'Linux' or platform_machine != 'x86_64'"
+    " or python_version < '3.11' or python_version >= '3.13'"
+)
+
+
+def read_version() -> str:
+    """Return `__version__` without importing the package, which may not have its requirements yet."""
+    tree = ast.parse((ROOT / PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__version__":
+            return ast.literal_eval(node.value)
+    raise ValueError(f"setup.py: expected __version__ in {PACKAGE}/__init__.py, got none")
+
+
+setup(
+    name=PACKAGE,
+    version=read_version(),
+    description="fairseq plugin that trains recurrent networks into sparse ones and runs them packed",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    author="the fairseq_rnnprune authors",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    python_requires=">=3.10",
+    # torch 2.4 is the first with torch.serialization.add_safe_globals.
+    install_requires=["torch>=2.4", "numpy>=1.23", "rich>=13"],
+    extras_require={
+        # An extra, because the module `fairseq` may come from any distribution that imports.
+        "fairseq": [
+            f"ve-fairseq==0.12.3; {HAS_WHEEL}",
+            f"fairseq-fixed==0.12.3.1; {HAS_NO_WHEEL}",
+            "hydra-core<1.4",
+            "omegaconf<2.4",
+        ],
+        "text": ["sentencepiece>=0.1.99", "sacrebleu>=2.0"],
+        "plot": ["matplotlib>=3.7"],
+        "triton": ["triton>=3.0; platform_system == 'Linux'"],
+        "test": [
+            "hypothesis>=6.80",
+            "pytest>=8.0",
+            "ruff>=0.6",
+            "setuptools>=70.1",
+            "tensorboardX>=2.6",
+        ],
+    },
+    entry_points={"console_scripts": [f"rnnprune = {PACKAGE}.cli:main"]},
+)

@@ -1,0 +1,49 @@
+"""What every test can rely on: one thread, one seed, few but reproducible hypothesis examples."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Examples that change between runs make a failure hard to see again.
+hypothesis.settings.register_profile(
+    "rnnprune", max_examples=40, deadline=None, derandomize=True, database=None
+)
+hypothesis.settings.load_profile("rnnprune")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Seed every generator before every test."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    return 0
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Return a function from the name of a corpus to its folder, which skips where it is absent."""
+
+    def find(name: str) -> Path:
+        folder = ROOT.parent / "shared" / "data" / name
+        if not folder.is_dir():
+            pytest.skip(f"needs the corpus {name} in ../shared/data, beside this checkout")
+        return folder
+
+    return find

@@ -1,0 +1,56 @@
+"""Types and gates are read off names and shapes."""
+
+import pytest
+import torch
+from torch import nn
+
+from fairseq_rnnprune.pruning import Prunable, find_prunable, read_tag, tag_prunable
+
+
+class Model(nn.Module):
+    def __init__(self, tied):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(11, 6)
+        self.gru = nn.GRU(6, 6, num_layers=2, bidirectional=True)
+        self.rnn = nn.RNN(12, 5)
+        self.norm = nn.BatchNorm1d(5)
+        self.conv = nn.Conv1d(5, 6, 3)
+        self.output_projection = nn.Linear(6, 11)
+        if tied:
+            self.output_projection.weight = self.embed_tokens.weight
+
+
+def test_types_and_gates():
+    found = {p.name: (p.type, p.gates) for p in find_prunable(Model(tied=False).state_dict())}
+    assert found["embed_tokens.weight"] == ("embedding", 1)
+    assert found["gru.weight_ih_l0"] == ("input", 3)
+    assert found["gru.weight_hh_l1_reverse"] == ("recurrent", 3)
+    assert found["gru.weight_ih_l1"] == ("input", 3)
+    assert found["rnn.weight_hh_l0"] == ("recurrent", 1)
+    assert found["output_projection.weight"] == ("linear", 1)
+    assert not [n for n in found if "bias" in n or "norm" in n or "conv" in n]
+
+
+@pytest.mark.parametrize("source", ["parameters", "state dict"])
+def test_a_tied_matrix_counts_once_as_linear(source):
+    model = Model(tied=True)
+    tensors = dict(model.named_parameters(remove_duplicate=False))
+    if source == "state dict":
+        tensors = model.state_dict()
+    vocabulary = [p for p in find_prunable(tensors) if tensors[p.name].shape == (11, 6)]
+    assert vocabulary == [Prunable("embed_tokens.weight", "linear", 1)]
+
+
+def test_tags_survive_on_the_parameter():
+    model = Model(tied=False)
+    model.gru.weight_hh_l0.optim_overrides = {"optimizer": {"lr_scale": 2}}
+    tag_prunable(model)
+    assert read_tag(model.gru.weight_hh_l0) == Prunable("gru.weight_hh_l0", "recurrent", 3)
+    assert model.gru.weight_hh_l0.optim_overrides["optimizer"] == {"lr_scale": 2}
+    assert read_tag(model.gru.bias_hh_l0) is None
+    assert read_tag(torch.zeros(1)) is None
+
+
+def test_an_unknown_type_is_refused():
+    with pytest.raises(ValueError, match="a type among .* got 'conv'"):
+        Prunable("x", "conv")

@@ -1,0 +1,176 @@
+"""The pruner follows Algorithm 1 on plain tensors, with a torch optimizer where one matters."""
+
+import logging
+
+import pytest
+import torch
+
+from fairseq_rnnprune.pruning import (
+    CubicSchedule,
+    OneShotSchedule,
+    Prunable,
+    Pruner,
+    RampSchedule,
+)
+
+RECURRENT = Prunable("w", "recurrent", 1)
+
+
+def pruner_of(weight, schedule, block_shape=(1, 1), gates=1, **options):
+    prunable = Prunable("w", "recurrent", gates)
+    return Pruner(
+        [(prunable, weight)], {"recurrent": schedule}, {"recurrent": block_shape}, **options
+    )
+
+
+def run(pruner, updates):
+    for _ in range(updates):
+        pruner.step()
+
+
+def ramp(slope=1.0, end=100):
+    return RampSchedule(start=0, ramp=end, end=end, freq=1, start_slope=slope, ramp_slope=slope)
+
+
+def test_masks_change_after_the_update_that_the_schedule_names():
+    weight = torch.tensor([[1.5, 2.5, 3.5]])
+    pruner = pruner_of(weight, ramp())
+    # threshold(n) = n + 1 for n >= 1, so update 1 prunes what is below 2.
+    assert [pruner.step() for _ in range(2)] == [False, True]
+    assert weight.tolist() == [[0.0, 2.5, 3.5]]
+    assert pruner.thresholds == {"recurrent": 2.0}
+    run(pruner, 1)
+    assert weight.tolist() == [[0.0, 0.0, 3.5]]
+    assert pruner.sparsity() == pytest.approx(2 / 3)
+
+
+def test_masks_only_shrink():
+    weight = torch.tensor([[1.5, 9.0]])
+    pruner = pruner_of(weight, ramp())
+    run(pruner, 2)
+    weight[0, 0] = 50.0  # one update lifts it far above the threshold
+    run(pruner, 1)
+    assert weight.tolist() == [[0.0, 9.0]]
+
+
+@pytest.mark.parametrize("block_shape", [(1, 1), (2, 2), (4, 1), (3, 2)])
+def test_cubic_hits_its_target_within_one_block(block_shape):
+    torch.manual_seed(0)
+    weight = torch.randn(3 * 7, 10)
+    pruner = pruner_of(weight, CubicSchedule(0, 11, 5, final=0.8), block_shape, gates=3)
+    run(pruner, 11)
+    pruned = int((weight == 0).sum())
+    assert 0.8 * weight.numel() - block_shape[0] * block_shape[1] < pruned <= 0.8 * weight.numel()
+
+
+def test_blocks_go_as_one_and_never_across_gates():
+    weight = torch.ones(4, 2)
+    weight[1:3] = 5.0  # rows 1 and 2 touch, but belong to different gates
+    pruner = pruner_of(weight, OneShotSchedule(0, 0.5), (2, 2), gates=2, score="max")
+    weight[0] = 6.0
+    run(pruner, 1)
+    assert weight.tolist() == [[6.0, 6.0], [5.0, 5.0], [0.0, 0.0], [0.0, 0.0]]
+
+
+def test_the_cap_stops_a_runaway_ramp(caplog):
+    torch.manual_seed(0)
+    weight = torch.randn(50, 40)
+    pruner = pruner_of(weight, ramp(slope=20.0), max_sparsity=0.9)
+    with caplog.at_level(logging.WARNING):
+        run(pruner, 50)
+    assert int((weight == 0).sum()) == int(0.9 * weight.numel())
+    assert "stops at" in caplog.text and "max_sparsity = 0.9" in caplog.text
+    assert pruner.thresholds["recurrent"] < 20.0
+
+
+def test_dead_rows_and_gates_are_reported(caplog):
+    weight = torch.tensor([[0.1, 0.2], [5.0, 6.0], [0.3, 0.1], [0.2, 0.1]])
+    pruner = pruner_of(weight, OneShotSchedule(0, 0.75), gates=2)
+    with caplog.at_level(logging.WARNING):
+        run(pruner, 1)
+    assert "w: 1 of 2 gates are wholly pruned" in caplog.text
+    weight = torch.tensor([[0.1, 0.2], [5.0, 6.0]])
+    with caplog.at_level(logging.WARNING):
+        run(pruner_of(weight, OneShotSchedule(0, 0.5)), 1)
+    assert "w: 1 of 2 rows are wholly pruned" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "RMSprop", "Adagrad"])
+def test_momentum_and_decay_revive_nothing(name):
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(8, 8))
+    options = {"momentum": 0.9} if name in ("SGD", "RMSprop") else {}
+    optimizer = getattr(torch.optim, name)([weight], lr=0.1, weight_decay=0.1, **options)
+    pruner = pruner_of(weight, OneShotSchedule(5, 0.5))
+    for _ in range(20):
+        weight.grad = torch.randn(8, 8)
+        optimizer.step()
+        pruner.step(optimizer.state)
+    dropped = weight == 0
+    assert int(dropped.sum()) == 32
+    for moment in optimizer.state[weight].values():
+        if moment.shape == weight.shape:
+            assert moment[dropped].abs().max() == 0 and moment[~dropped].abs().max() > 0
+
+
+def test_gradients_of_pruned_weights_are_zeroed():
+    weight = torch.nn.Parameter(torch.tensor([[0.1, 5.0]]))
+    pruner = pruner_of(weight, OneShotSchedule(0, 0.5))
+    pruner.step()
+    weight.grad = torch.full((1, 2), 3.0)
+    pruner.mask_gradients()
+    assert weight.grad.tolist() == [[0.0, 3.0]]
+
+
+def test_masks_start_from_zeros():
+    weight = torch.tensor([[0.0, 5.0]])
+    pruner = pruner_of(weight, OneShotSchedule(100, 0.5))
+    weight[0, 0] = 1.0
+    pruner.step()
+    assert weight.tolist() == [[0.0, 5.0]]
+
+
+def test_a_saved_pruner_goes_on_as_if_it_had_never_stopped():
+    def start():
+        torch.manual_seed(0)
+        weight = torch.randn(12, 6)
+        return weight, pruner_of(weight, ramp(slope=0.05), (2, 3))
+
+    weight, pruner = start()
+    run(pruner, 10)
+    half_weight, half = start()
+    run(half, 5)
+    resumed = pruner_of(half_weight.clone(), ramp(slope=0.05), (2, 3))
+    resumed.load_state_dict(half.state_dict())
+    run(resumed, 5)
+    assert torch.equal(resumed.weights[0].weight, weight)
+    assert resumed.updates == pruner.updates and resumed.thresholds == pruner.thresholds
+    assert torch.equal(resumed.weights[0].block_mask, pruner.weights[0].block_mask)
+
+
+def test_each_type_has_its_own_schedule():
+    weights = {t: torch.arange(1.0, 11.0).view(1, 10) for t in ("recurrent", "input")}
+    pruner = Pruner(
+        [(Prunable(t, t), w) for t, w in weights.items()],
+        {"recurrent": OneShotSchedule(0, 0.5), "input": OneShotSchedule(0, 0.2)},
+        {"recurrent": (1, 1), "input": (1, 1)},
+    )
+    run(pruner, 1)
+    assert pruner.sparsity("recurrent") == 0.5 and pruner.sparsity("input") == pytest.approx(0.2)
+    assert pruner.thresholds == {"recurrent": 5.0, "input": 2.0}
+
+
+def test_bad_input_is_refused():
+    weight = torch.randn(4, 4)
+    with pytest.raises(ValueError, match="at least one weight to prune, got none"):
+        Pruner([], {}, {})
+    with pytest.raises(ValueError, match=r"max_sparsity in \(0, 1\), got 1"):
+        pruner_of(weight, ramp(), max_sparsity=1)
+    with pytest.raises(ValueError, match="within 4 x 4, one gate of w, got 16 x 1"):
+        pruner_of(weight, ramp(), (16, 1))
+    saved = pruner_of(weight, ramp(), (2, 2)).state_dict()
+    with pytest.raises(ValueError, match=r"block shape \(2, 2\) for recurrent .* got \(1, 1\)"):
+        pruner_of(weight, ramp()).load_state_dict(saved)
+    saved["masks"]["other"] = saved["masks"].pop("w")
+    with pytest.raises(ValueError, match=r"masks of the same weights, .*\['other', 'w'\]"):
+        pruner_of(weight, ramp(), (2, 2)).load_state_dict(saved)

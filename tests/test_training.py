@@ -1,0 +1,284 @@
+"""What `--optimizer pruned` promises, through fairseq-train itself."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from fairseq_runs import PRUNED, load, make_data, run_train, train_arguments
+
+from fairseq_rnnprune.optim.inner import inner_names
+
+WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "output_projection.weight")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
+def pruned(data, tmp_path_factory):
+    """Ten updates in one go; checkpoint_1_5.pt holds the first five."""
+    folder = tmp_path_factory.mktemp("pruned")
+    return folder, run_train(data, folder, *PRUNED)
+
+
+def prunable(state):
+    return {n: w for n, w in state["model"].items() if n.endswith(WEIGHTS)}
+
+
+def masks(state):
+    return state["last_optimizer_state"]["rnnprune"]["masks"]
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+def sparsity(tensor):
+    return float((tensor == 0).float().mean())
+
+
+def test_ends_at_the_asked_sparsity_with_exact_zeros(pruned):
+    _, state = pruned
+    for name, weight in prunable(state).items():
+        assert sparsity(weight) == pytest.approx(0.8, abs=1.5 / weight.numel()), name
+        assert torch.equal(masks(state)[name].view_as(weight), weight != 0)
+    assert "decoder.embed_tokens.weight" not in masks(state)
+
+
+def test_the_checkpoint_is_an_ordinary_one(pruned, data, tmp_path):
+    dense = run_train(data, tmp_path, "--optimizer", "adam")
+    assert dense["model"].keys() == pruned[1]["model"].keys()
+    assert [n for n in dense["model"] if "mask" in n or "orig" in n] == []
+
+
+@pytest.mark.parametrize("inner", ["adam", "nag"])
+def test_five_updates_and_five_more_are_ten(data, tmp_path, inner):
+    options = (*PRUNED, "--prune-inner", inner, "--prune-block-shape", "4,3")
+    whole = run_train(data, tmp_path / "whole", *options)
+    first = tmp_path / "whole" / next(
+        f.name for f in (tmp_path / "whole").glob("checkpoint_*_5.pt")
+    )
+    resumed = run_train(data, tmp_path / "half", *options, "--restore-file", str(first))
+    assert_same(whole["model"], resumed["model"])
+    assert_same(masks(whole), masks(resumed))
+    for key in ("updates", "thresholds"):
+        assert (
+            whole["last_optimizer_state"]["rnnprune"][key]
+            == resumed["last_optimizer_state"]["rnnprune"][key]
+        )
+    moments = [s["last_optimizer_state"]["state"] for s in (whole, resumed)]
+    for a, b in zip(moments[0].values(), moments[1].values(), strict=True):
+        assert all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a)
+
+
+def test_update_freq_counts_an_update_once(data, tmp_path):
+    state = run_train(data, tmp_path, *PRUNED, "--update-freq", "3")
+    assert state["last_optimizer_state"]["rnnprune"]["updates"] == 10
+
+
+def test_moments_of_pruned_weights_are_zero(pruned):
+    _, state = pruned
+    flat = {tuple(w.shape): w for w in prunable(state).values()}
+    seen = 0
+    for moments in state["last_optimizer_state"]["state"].values():
+        weight = flat.get(tuple(moments["exp_avg"].shape))
+        if weight is not None:
+            seen += 1
+            assert moments["exp_avg"][weight == 0].abs().max() == 0
+            assert moments["exp_avg_sq"][weight == 0].abs().max() == 0
+    assert seen == 3
+
+
+@pytest.mark.parametrize("inner", sorted(set(inner_names()) - {"adam", "cpu_adam", "lamb"}))
+def test_any_dense_optimizer_can_be_inside(data, tmp_path, inner):
+    state = run_train(data, tmp_path, *PRUNED, "--prune-inner", inner)
+    for weight in prunable(state).values():
+        assert sparsity(weight) == pytest.approx(0.8, abs=0.01)
+
+
+def test_options_of_the_inner_optimizer_arrive(data, tmp_path):
+    options = ("--prune-inner", "adam", "--adam-betas", "(0.5, 0.6)", "--weight-decay", "0.25")
+    state = run_train(data, tmp_path, *PRUNED, *options)
+    group = state["last_optimizer_state"]["param_groups"][0]
+    assert tuple(group["betas"]) == (0.5, 0.6) and group["weight_decay"] == 0.25
+    momentum = run_train(data, tmp_path / "nag", *PRUNED, "--prune-inner", "nag")
+    assert momentum["last_optimizer_state"]["param_groups"][0]["momentum"] == 0.99
+
+
+def test_half_precision(data, tmp_path):
+    state = run_train(data, tmp_path, *PRUNED, "--fp16", "--fp16-no-flatten-grads")
+    assert state["last_optimizer_state"]["rnnprune"]["updates"] == 10
+    for name, weight in prunable(state).items():
+        assert torch.equal(masks(state)[name].view_as(weight), weight != 0)
+
+
+@pytest.mark.parametrize("how", ["--reset-optimizer", "--no-save-optimizer-state"])
+def test_masks_are_rebuilt_from_the_zeros(data, pruned, tmp_path, how):
+    options = [*PRUNED, "--max-update", "12"]
+    if how == "--reset-optimizer":
+        source = pruned[0] / "checkpoint_last.pt"
+        options += [how, "--reset-dataloader", "--reset-lr-scheduler", "--reset-meters"]
+        # Fewer updates than the first change of masks: what is zero stays so by itself.
+        options += ["--max-update", "2"]
+    else:
+        source = tmp_path / "checkpoint_last.pt"
+        run_train(data, tmp_path, *PRUNED, how)
+        assert "last_optimizer_state" not in load(source)
+    before = load(source)
+    after = run_train(data, tmp_path / "after", *options, "--restore-file", str(source))
+    for name, weight in prunable(before).items():
+        dropped = weight == 0
+        assert dropped.any()
+        assert prunable(after)[name][dropped].abs().max() == 0, name
+        assert not torch.equal(prunable(after)[name], weight)
+
+
+def test_averaging_keeps_common_zeros(pruned):
+    folder, last = pruned
+    earlier = load(next(folder.glob("checkpoint_*_5.pt")))
+    for name, weight in prunable(last).items():
+        mean = (weight + earlier["model"][name]) / 2
+        common = (weight == 0) & (earlier["model"][name] == 0)
+        assert torch.equal(mean == 0, common)
+        # Masks only shrink, so that the zeros of the earlier checkpoint are the common ones.
+        assert torch.equal(common, earlier["model"][name] == 0)
+
+
+def test_sparsity_and_threshold_are_in_the_log(data, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        run_train(data, tmp_path, *PRUNED, "--prune-types", "recurrent,input")
+    inner = [json.loads(r.message) for r in caplog.records if r.name == "train_inner"]
+    assert [float(r["sparsity"]) for r in inner][-1] == pytest.approx(0.8, abs=2e-3)
+    assert float(inner[-1]["sparsity_recurrent"]) == pytest.approx(0.8, abs=2e-3)
+    assert float(inner[-1]["threshold_input"]) > 0
+    assert "sparsity_linear" not in inner[-1]
+
+
+def test_gradients_of_pruned_weights_do_not_count_in_the_norm(data, tmp_path, monkeypatch):
+    from fairseq_rnnprune.optim.pruned import PrunedOptimizer
+
+    norms = []
+    clip = PrunedOptimizer.clip_grad_norm
+
+    def spy(self, max_norm, aggregate_norm_fn=None):
+        kept = []
+        for w in self.pruner.weights:
+            kept.append((w.weight.grad * (w.weight != 0)).norm())
+        others = [
+            p.grad.norm()
+            for p in self.params
+            if p.grad is not None and all(p is not w.weight for w in self.pruner.weights)
+        ]
+        norms.append((clip(self, max_norm, aggregate_norm_fn), torch.stack(kept + others).norm()))
+        return norms[-1][0]
+
+    monkeypatch.setattr(PrunedOptimizer, "clip_grad_norm", spy)
+    run_train(data, tmp_path, *PRUNED)
+    assert len(norms) == 10
+    for measured, expected in norms:
+        assert measured.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["ramp", "one-shot"])
+def test_the_other_schedules(data, tmp_path, schedule):
+    options = ("--prune-schedule", schedule, "--prune-q", "0.15")
+    state = run_train(data, tmp_path, *PRUNED, *options)
+    achieved = sparsity(torch.cat([w.flatten() for w in prunable(state).values()]))
+    assert 0.5 < achieved <= 0.95
+
+
+def test_schedules_in_epochs_and_per_cent(data, tmp_path, caplog):
+    # 120 sentences make some 50 blocks of 16 tokens, so an epoch has about seven updates.
+    with caplog.at_level("INFO"):
+        run_train(
+            *(data, tmp_path, "--optimizer", "pruned", "--prune-freq", "1", "--max-update", "40"),
+            *("--prune-start", "1e", "--prune-end", "75%"),
+        )
+    length = int(re.search(r"grouped total_num_itrs = (\d+)", caplog.text)[1])
+    assert f"CubicSchedule(start={length}, end=30, freq=1" in caplog.text
+
+
+BAD = [
+    (["--prune-start", "-5"], "--prune-start: expected updates"),
+    (["--prune-start", "8", "--prune-end", "4"], "0 <= start < end, got start=8, end=4"),
+    (["--prune-start", "soon"], "--prune-start: expected updates .* got 'soon'"),
+    (["--prune-schedule", "ramp"], "expected --prune-q, got none; `rnnprune calibrate"),
+    (["--prune-schedule", "ramp", "--prune-q", "0"], "expected q > 0, got 0"),
+    (["--prune-schedule", "ramp", "--prune-q", "-1"], "expected q > 0, got -1"),
+    (["--prune-schedule", "ramp", "--prune-q", "much"], "--prune-q: expected VALUE or TYPE=VALUE"),
+    (["--prune-sparsity", "1.0"], r"expected final in \[0, 1\), got 1.0"),
+    (["--prune-sparsity", "-0.1"], r"expected final in \[0, 1\), got -0.1"),
+    (["--prune-sparsity", "recurrent=0.9"], "a value for each of recurrent,input,linear"),
+    (["--prune-max-sparsity", "1"], "max_sparsity in"),
+    (["--prune-block-shape", "64,1"], "got 64 x 1; choose a smaller block"),
+    (["--prune-block-shape", "4"], "--prune-block-shape: expected VALUE or TYPE=VALUE"),
+    (["--prune-types", "recurrent,gates"], "--prune-types: expected some of .*'recurrent,gates'"),
+    (["--prune-types", ""], "--prune-types: expected some of"),
+    (["--prune-freq", "100"], "a mask update between start=1 and end=9, got none with freq=100"),
+    (["--prune-freq", "0"], "freq >= 1, got 0"),
+    (["--prune-inner", "pruned"], "--prune-inner: expected one of .*adam"),
+    (["--fp16"], "add --fp16-no-flatten-grads"),
+    (["--memory-efficient-fp16"], "expected weights in fp32, got --memory-efficient-fp16"),
+    (["--arch", "lstm_lm"], "expected weights of type .* got a model with none"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD, ids=lambda v: " ".join(v)[:40])
+def test_bad_input_is_refused_at_start(data, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run_train(data, tmp_path, *PRUNED, *options)
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_resuming_under_another_block_shape_is_refused(data, pruned, tmp_path):
+    restore = ("--restore-file", str(pruned[0] / "checkpoint_last.pt"), "--max-update", "20")
+    with pytest.raises(ValueError, match=r"block shape \(1, 1\) for input .* got \(2, 2\)"):
+        run_train(data, tmp_path, *PRUNED, "--prune-block-shape", "2,2", *restore)
+
+
+# Every rank saves here, so that they can be compared; fairseq lets only the first one save.
+RANK = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+import fairseq_rnnprune.plugin
+from fairseq.trainer import Trainer
+from fairseq_cli.train import cli_main
+Trainer.should_save_checkpoint_on_current_rank = True
+cli_main()
+"""
+
+
+def test_two_processes_end_with_the_same_masks_and_weights(data, tmp_path):
+    root = str(Path(__file__).parent.parent)
+    distributed = [
+        *("--ddp-backend", "legacy_ddp", "--distributed-backend", "gloo"),
+        *("--distributed-world-size", "2", "--distributed-no-spawn"),
+        *("--distributed-init-method", f"file://{tmp_path / 'rendezvous'}"),
+    ]
+    processes = []
+    for rank in range(2):
+        folder = tmp_path / f"rank{rank}"
+        folder.mkdir()
+        arguments = train_arguments(data, folder, *PRUNED, *distributed)
+        command = [sys.executable, "-c", RANK, root, *arguments, "--distributed-rank", str(rank)]
+        processes.append(
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+        )
+    outputs = [p.communicate(timeout=120)[0] for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], outputs[0][-2000:] + outputs[1][-2000:]
+    first, second = (load(tmp_path / f"rank{rank}" / "checkpoint_last.pt") for rank in range(2))
+    assert first["optimizer_history"][-1]["num_updates"] == 10
+    assert_same(first["model"], second["model"])
+    assert_same(masks(first), masks(second))
+    for weight in prunable(first).values():
+        assert sparsity(weight) == pytest.approx(0.8, abs=0.01)
