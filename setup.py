@@ -1,4 +1,4 @@
-"""What the package is, what it needs; tool settings live in pyproject.toml, tested versions in constraints.txt."""
+"""What the package is and needs. Tool settings: pyproject.toml; tested versions: constraints.txt."""
 
 import ast
 from pathlib import Path
@@ -20,7 +20,7 @@ HAS_NO_WHEEL = (
 
 
 def read_version() -> str:
-    """Return `__version__` without importing the package, which may not have its requirements yet."""
+    """Return `__version__` without importing the package, whose requirements may be missing."""
     tree = ast.parse((ROOT / PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and node.targets[0].id == "__version__":
@@ -31,7 +31,7 @@ def read_version() -> str:
 setup(
     name=PACKAGE,
     version=read_version(),
-    description="fairseq plugin that trains recurrent networks into sparse ones and runs them packed",
+    description="A fairseq plugin that trains recurrent networks into sparse ones, runs them packed",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",

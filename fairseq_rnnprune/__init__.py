@@ -9,6 +9,6 @@ import sys
 __version__ = "0.1.0"
 
 # With `--user-dir <this folder>` fairseq imports this package and expects it to register itself.
-# `tasks` is among the last things that `import fairseq` sets: from then on it can be registered with.
+# `tasks` is among the last things that `import fairseq` sets: then it is ready for that.
 if hasattr(sys.modules.get("fairseq"), "tasks"):
     import fairseq_rnnprune.plugin  # noqa: F401

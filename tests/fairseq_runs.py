@@ -10,7 +10,7 @@ from fairseq_cli import eval_lm, generate, preprocess, train
 
 import fairseq_rnnprune.plugin  # noqa: F401
 
-WORDS = "the a small big cat dog sees likes red old house tree and or not".split()
+WORDS = [f"word{i}" for i in range(12)] + ["the", "cat", "dog"]
 
 MODEL = (
     *("--task", "language_modeling", "--arch", "rnnprune_gru_lm", "--decoder-embed-dim", "12"),

@@ -63,9 +63,7 @@ def test_the_checkpoint_is_an_ordinary_one(pruned, data, tmp_path):
 def test_five_updates_and_five_more_are_ten(data, tmp_path, inner):
     options = (*PRUNED, "--prune-inner", inner, "--prune-block-shape", "4,3")
     whole = run_train(data, tmp_path / "whole", *options)
-    first = tmp_path / "whole" / next(
-        f.name for f in (tmp_path / "whole").glob("checkpoint_*_5.pt")
-    )
+    first = next((tmp_path / "whole").glob("checkpoint_*_5.pt"))
     resumed = run_train(data, tmp_path / "half", *options, "--restore-file", str(first))
     assert_same(whole["model"], resumed["model"])
     assert_same(masks(whole), masks(resumed))
@@ -160,6 +158,12 @@ def test_sparsity_and_threshold_are_in_the_log(data, tmp_path, caplog):
     assert float(inner[-1]["sparsity_recurrent"]) == pytest.approx(0.8, abs=2e-3)
     assert float(inner[-1]["threshold_input"]) > 0
     assert "sparsity_linear" not in inner[-1]
+
+
+def test_sparsity_is_in_tensorboard(data, tmp_path):
+    run_train(data, tmp_path, *PRUNED, "--tensorboard-logdir", str(tmp_path / "board"))
+    events = b"".join(f.read_bytes() for f in (tmp_path / "board").rglob("*tfevents*"))
+    assert b"sparsity_recurrent" in events and b"threshold_linear" in events
 
 
 def test_gradients_of_pruned_weights_do_not_count_in_the_norm(data, tmp_path, monkeypatch):
@@ -270,9 +274,7 @@ def test_two_processes_end_with_the_same_masks_and_weights(data, tmp_path):
         arguments = train_arguments(data, folder, *PRUNED, *distributed)
         command = [sys.executable, "-c", RANK, root, *arguments, "--distributed-rank", str(rank)]
         processes.append(
-            subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         )
     outputs = [p.communicate(timeout=120)[0] for p in processes]
     assert [p.returncode for p in processes] == [0, 0], outputs[0][-2000:] + outputs[1][-2000:]

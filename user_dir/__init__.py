@@ -1,6 +1,6 @@
 """The target of `--user-dir`: registers everything of fairseq_rnnprune with fairseq.
 
-fairseq puts the folder above this one first on sys.path, so a checkout works without being installed.
+fairseq puts the folder above this one first on sys.path: a checkout works without installing it.
 """
 
 try:
@@ -9,6 +9,6 @@ except ModuleNotFoundError as error:
     if error.name != "fairseq_rnnprune":
         raise
     raise ImportError(
-        "user_dir: expected the package fairseq_rnnprune beside this folder or installed, got none; "
-        "keep user_dir in its checkout, or run `pip install .` there"
+        "user_dir: expected the package fairseq_rnnprune beside this folder or installed, "
+        "got none; keep user_dir in its checkout, or run `pip install .` there"
     ) from error

@@ -91,7 +91,8 @@ def preprocess(text: Path, work: Path) -> Path:
 
 def calibrate(dense: Path) -> str:
     """q by type, read from the dense model."""
-    return json.loads(rnnprune("calibrate", dense, "--json"))["options"]["--prune-q"]
+    types = json.loads(rnnprune("calibrate", dense, "--json"))["types"]
+    return ",".join(f"{type_}={figures['q']:.5g}" for type_, figures in types.items())
 
 
 def count_parameters(checkpoint: Path) -> dict[str, int]:

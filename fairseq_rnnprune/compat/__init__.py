@@ -7,6 +7,7 @@ nothing is broken, and may run any number of times.
 from __future__ import annotations
 
 from .data import keep_last_batch, refuse_empty_evaluation, restore_numpy_compat
+from .help import complete_help
 from .loading import trust_checkpoint_classes
 from .messages import explain_bf16, explain_unknown_model
 from .quiet import silence_hydra
@@ -22,6 +23,7 @@ REPAIRS = (
     refuse_empty_evaluation,
     explain_bf16,
     explain_unknown_model,
+    complete_help,
 )
 
 

@@ -48,9 +48,7 @@ def build_inner(cfg: DictConfig, params: Iterable[Any]) -> FairseqOptimizer:
     """Builds the optimizer `cfg.prune_inner` over `params` with the options given for it."""
     name = cfg.prune_inner
     if name not in inner_names():
-        raise ValueError(
-            f"--prune-inner: expected one of {', '.join(inner_names())}, got {name!r}"
-        )
+        raise ValueError(f"--prune-inner: expected one of {', '.join(inner_names())}, got {name!r}")
     options = {option: default for option, (_, default, _, _) in _options_of(name).items()}
     given = {o: cfg[o] for o in options if cfg.get(o) not in (None, False)}
     shared = {"lr": cfg.lr, "tpu": cfg.tpu}

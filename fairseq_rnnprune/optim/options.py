@@ -1,7 +1,7 @@
 """The options of `--optimizer pruned`, and the schedules that they describe."""
 
 # fairseq reads the types of options from typing's spelling: no deferred annotations, no X | None.
-# ruff: noqa: UP006, UP045
+# ruff: noqa: UP006, UP035, UP045
 
 import re
 from collections.abc import Callable
@@ -21,21 +21,22 @@ class PruningOptions(FairseqDataclass):
     """What is pruned, when and how far; defaults are the heuristics of 1704.05119, Table 1."""
 
     prune_inner: str = field(
-        default="adam", metadata={"help": "dense optimizer that makes the updates: adam, nag, ..."}
+        default="adam",
+        metadata={"help": "dense optimizer that makes the updates: adam, nag, ... (default: adam)"},
     )
     prune_schedule: ChoiceEnum(["ramp", "cubic", "one-shot"]) = field(
         default="cubic",
         metadata={
             "help": "ramp: rising threshold up to --prune-q (arXiv 1704.05119); cubic: target "
-            "sparsity per matrix (arXiv 1710.01878); one-shot: prune once, at --prune-start"
+            "sparsity per matrix (arXiv 1710.01878); one-shot: prune once, at --prune-start "
+            "(default: cubic)"
         },
     )
     prune_start: Optional[str] = field(
         default=None,
         metadata={
             "help": "pruning starts after this many updates (N), epochs (2e) or per cent of the "
-            "training (10%%); default: 1e, or half of --prune-ramp if that is earlier; "
-            "one-shot: 50%%"
+            "training (10%%); default: 1e, or earlier in a run of a few epochs; one-shot: 50%%"
         },
     )
     prune_ramp: Optional[str] = field(
@@ -45,7 +46,9 @@ class PruningOptions(FairseqDataclass):
     prune_end: Optional[str] = field(
         default=None, metadata={"help": "masks are final from here on (N, 2e, 50%%); default: 50%%"}
     )
-    prune_freq: int = field(default=100, metadata={"help": "updates between two changes of masks"})
+    prune_freq: int = field(
+        default=100, metadata={"help": "updates between two changes of masks (default: 100)"}
+    )
     prune_q: Optional[str] = field(
         default=None,
         metadata={
@@ -54,26 +57,40 @@ class PruningOptions(FairseqDataclass):
         },
     )
     prune_ramp_factor: float = field(
-        default=1.5, metadata={"help": "ramp: slope after --prune-ramp / slope before it"}
+        default=1.5,
+        metadata={"help": "ramp: slope after --prune-ramp / slope before it (default: 1.5)"},
     )
     prune_sparsity: str = field(
         default="0.9",
-        metadata={"help": "cubic, one-shot: final sparsity in [0, 1); S or recurrent=S,input=S"},
+        metadata={
+            "help": "cubic, one-shot: final sparsity in [0, 1); S or recurrent=S,input=S "
+            "(default: 0.9)"
+        },
     )
     prune_max_sparsity: float = field(
         default=0.95,
-        metadata={"help": "ramp: the threshold of a type stops where its sparsity reaches this"},
+        metadata={
+            "help": "ramp: the threshold of a type stops where its sparsity, in (0, 1), reaches "
+            "this (default: 0.95)"
+        },
     )
     prune_types: str = field(
         default="recurrent,input,linear",
-        metadata={"help": f"types of weights to prune, among {', '.join(TYPES)}"},
+        metadata={
+            "help": f"types of weights to prune, among {', '.join(TYPES)} "
+            "(default: recurrent,input,linear)"
+        },
     )
     prune_block_shape: str = field(
         default="1,1",
-        metadata={"help": "rows,columns of a block, pruned as one; R,C or recurrent=R,C,input=R,C"},
+        metadata={
+            "help": "rows,columns of a block, pruned as one; R,C or recurrent=R,C,input=R,C "
+            "(default: 1,1)"
+        },
     )
     prune_score: ChoiceEnum(["max", "mean", "l2"]) = field(
-        default="max", metadata={"help": "importance of a block: max |w|, mean |w| or l2 norm"}
+        default="max",
+        metadata={"help": "importance of a block: max |w|, mean |w| or l2 norm (default: max)"},
     )
     # Values that other groups of options own.
     lr: List[float] = II("optimization.lr")
@@ -105,19 +122,18 @@ def block_shapes(cfg: Any, types: list[str]) -> dict[str, tuple[int, int]]:
     return _by_type("--prune-block-shape", cfg.prune_block_shape, types, parse)
 
 
-def build_schedules(
-    cfg: Any, types: list[str], epoch_length: Optional[int]
-) -> dict[str, Schedule]:
+def build_schedules(cfg: Any, types: list[str], epoch_length: Optional[int]) -> dict[str, Schedule]:
     """Schedule by type; `epoch_length` is the number of updates in an epoch, if known."""
-    ramp = _updates(cfg, "--prune-ramp", cfg.prune_ramp or "25%", epoch_length)
-    end = _updates(cfg, "--prune-end", cfg.prune_end or "50%", epoch_length)
-    if cfg.prune_start is not None:
-        start = _updates(cfg, "--prune-start", cfg.prune_start, epoch_length)
-    elif cfg.prune_schedule == "one-shot":
-        start = _updates(cfg, "--prune-start", "50%", epoch_length)
-    else:
-        # A run of less than four epochs has no second epoch before its ramp.
-        start = min(_updates(cfg, "--prune-start", "1e", epoch_length), ramp // 2)
+
+    def updates(option: str, default: str) -> int:
+        given = getattr(cfg, option[2:].replace("-", "_"))
+        return _updates(cfg, option, default if given is None else given, epoch_length)
+
+    def start_before(update: int) -> int:
+        # A run of a few epochs has no second epoch so early.
+        if cfg.prune_start is None:
+            return min(updates("--prune-start", "1e"), update)
+        return updates("--prune-start", "")
 
     if cfg.prune_schedule == "ramp":
         if cfg.prune_q is None:
@@ -126,6 +142,8 @@ def build_schedules(
                 "CHECKPOINT` prints it for a dense model, and --prune-schedule cubic needs none"
             )
         q = _by_type("--prune-q", cfg.prune_q, types, float)
+        ramp, end = updates("--prune-ramp", "25%"), updates("--prune-end", "50%")
+        start = start_before(ramp // 2)
         return {
             t: RampSchedule.from_quantile(
                 q[t], start, ramp, end, cfg.prune_freq, cfg.prune_ramp_factor
@@ -134,13 +152,13 @@ def build_schedules(
         }
     final = _by_type("--prune-sparsity", cfg.prune_sparsity, types, float)
     if cfg.prune_schedule == "cubic":
+        end = updates("--prune-end", "50%")
+        start = start_before(end // 4)
         return {t: CubicSchedule(start, end, cfg.prune_freq, final[t]) for t in types}
-    return {t: OneShotSchedule(start, final[t]) for t in types}
+    return {t: OneShotSchedule(updates("--prune-start", "50%"), final[t]) for t in types}
 
 
-def _by_type(
-    option: str, text: str, types: list[str], parse: Callable[[str], T]
-) -> dict[str, T]:
+def _by_type(option: str, text: str, types: list[str], parse: Callable[[str], T]) -> dict[str, T]:
     """Reads `VALUE` (for all types) or `type=VALUE,type=VALUE` (for every pruned type)."""
     try:
         if "=" not in text:

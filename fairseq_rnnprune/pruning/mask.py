@@ -53,9 +53,7 @@ def block_scores(
     return (_cut(magnitude.square(), block_shape, gates).sum(dim=(2, 4)) / sizes).sqrt()
 
 
-def block_sizes(
-    shape: tuple[int, int], block_shape: BlockShape = (1, 1), gates: int = 1
-) -> Tensor:
+def block_sizes(shape: tuple[int, int], block_shape: BlockShape = (1, 1), gates: int = 1) -> Tensor:
     """Number of elements in every block, int64; smaller at ragged edges."""
     check_block_shape(shape, block_shape, gates)
     rows = _extents(shape[0] // gates, block_shape[0])
@@ -122,6 +120,9 @@ def _cut(values: Tensor, block_shape: BlockShape, gates: int) -> Tensor:
 
 def _extents(length: int, step: int) -> Tensor:
     """Lengths of the pieces when `length` is cut every `step`."""
-    return torch.full((-(-length // step),), step).cumsum(0).clamp(max=length).diff(
-        prepend=torch.zeros(1, dtype=torch.int64)
+    return (
+        torch.full((-(-length // step),), step)
+        .cumsum(0)
+        .clamp(max=length)
+        .diff(prepend=torch.zeros(1, dtype=torch.int64))
     )

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class MaskedWeight:
-    """One weight [M, K] with its block mask (bool) and the same mask by element (weight's dtype)."""
+    """One weight [M, K], its block mask (bool) and the same by element (in the weight's dtype)."""
 
     def __init__(self, prunable: Prunable, weight: Tensor, block_shape: BlockShape):
         self.name, self.type, self.gates = prunable.name, prunable.type, prunable.gates
@@ -62,7 +62,7 @@ class Pruner:
     `weights` are (Prunable, tensor) pairs; every type among them needs a schedule and a block
     shape. Masks start from the zeros that the weights already have, and only shrink. A schedule
     with thresholds shares one threshold among all tensors of a type and stops raising it when the
-    type's sparsity reaches `max_sparsity`; a schedule with targets prunes each tensor to its target.
+    type's sparsity reaches `max_sparsity`; one with targets prunes each tensor to its target.
     """
 
     def __init__(
@@ -138,7 +138,9 @@ class Pruner:
     def _prune_below(self, type: str, weights: list[MaskedWeight], threshold: float) -> None:
         scores = [w.scores(self.score) for w in weights]
         total = sum(w.weight.numel() for w in weights)
-        pruned = sum(int(w.sizes[s < threshold].sum()) for w, s in zip(weights, scores, strict=True))
+        pruned = sum(
+            int(w.sizes[s < threshold].sum()) for w, s in zip(weights, scores, strict=True)
+        )
         if pruned <= self.max_sparsity * total:
             self.thresholds[type] = threshold
             for w, s in zip(weights, scores, strict=True):

@@ -44,7 +44,7 @@ def size(number: int) -> str:
     """Bytes in the unit that suits them."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if number >= scale:
-            return f"{number / scale:.4g} {unit}"
+            return f"{number / scale:.2f} {unit}"
     return f"{number} B"
 
 
@@ -104,5 +104,6 @@ def _print_rich(grid: Grid) -> None:
         table.add_row(*row, style=style, end_section=i + 1 in grid.sections)
     console = Console(markup=False, highlight=False)
     # A terminal that is too narrow wraps lines; rich alone would cut numbers short.
-    console.width = max(console.width, console.measure(table).maximum)
+    needed = console.measure(table, options=console.options.update_width(10_000)).maximum
+    console.width = max(console.width, needed)
     console.print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from fairseq_rnnprune.pruning import TYPES
 
@@ -36,7 +36,7 @@ def plot_sparsity(reports: list[CheckpointReport], directory: Path) -> Path:
     places, tensors = _places(reports)
     gates = list(dict.fromkeys(gate for _, gate in places if gate))
     colours = {gate: _COLOURS[i % 4] for i, gate in enumerate(gates)}
-    figure = _figure(2.5 + 3.8 * len(reports), 1.9 + 0.24 * max(places.values()))
+    figure = _figure(2.9 + 3.8 * len(reports), 1.9 + 0.24 * max(places.values()))
     panels = figure.subplots(1, len(reports), sharex=True, sharey=True, squeeze=False)[0]
     for panel, report in zip(panels, reports, strict=True):
         for row in _bars(report):
@@ -48,16 +48,15 @@ def plot_sparsity(reports: list[CheckpointReport], directory: Path) -> Path:
         panel.set_xlabel("zeros (% of elements)")
         panel.set_xlim(0, 112)
         panel.set_xticks(range(0, 101, 20))
-        panel.grid(axis="x", color="0.9")
+        _tidy(panel, "x")
+        panel.tick_params(axis="y", length=0)
     panels[0].set_yticks(list(tensors.values()), _without_common_start(list(tensors)))
-    panels[0].tick_params(axis="y", length=0)
     panels[0].invert_yaxis()
     legend = {_GATE_TITLES.get(g, f"gate {g}"): colour for g, colour in colours.items()}
     if any(gate is None for _, gate in places):
-        legend["matrix without gates"] = _GREY
+        legend["no gates"] = _GREY
     handles = [panels[0].barh(0, 0, color=colour) for colour in legend.values()]
-    figure.suptitle("Sparsity by layer and gate")
-    figure.legend(handles, legend, loc="outside lower center", ncols=4, frameon=False)
+    _finish(figure, "Sparsity by layer and gate", dict(zip(legend, handles, strict=True)))
     return _save(figure, directory / "sparsity.png")
 
 
@@ -73,15 +72,14 @@ def plot_training(logs: list[TrainLog], labels: list[str], directory: Path) -> P
         _draw(below, log.by_type("threshold"), 1)
         below.set_xlabel("update")
         below.set_xlim(left=0)
-        for panel in (above, below):
-            panel.grid(color="0.9")
+        _tidy(above, "both")
+        _tidy(below, "both")
     panels[0][0].set_ylabel("sparsity (% of prunable weights)")
-    panels[0][0].set_ylim(0, 100)
+    panels[0][0].set_ylim(0, 102)
     panels[1][0].set_ylabel("threshold (score of a block)")
     panels[1][0].set_ylim(bottom=0)
     legend = {line.get_label(): line for panel in panels[0] for line in panel.lines}
-    figure.suptitle("Pruning during the training")
-    figure.legend(legend.values(), legend, loc="outside lower center", ncols=5, frameon=False)
+    _finish(figure, "Pruning over the updates of the training", legend)
     return _save(figure, directory / "training.png")
 
 
@@ -138,6 +136,19 @@ def _figure(width: float, height: float) -> Figure:
         ) from None
     # A figure made without pyplot draws with Agg: no display, no global state.
     return Figure(figsize=(width, height), layout="constrained", dpi=150)
+
+
+def _tidy(panel: Axes, grid: Literal["x", "both"]) -> None:
+    panel.set_axisbelow(True)
+    panel.grid(axis=grid, color="0.9")
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _finish(figure: Figure, title: str, legend: dict[str, Any]) -> None:
+    """Adds a title and a legend under the panels, in as many columns as the width allows."""
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    columns = max(1, int(figure.get_figwidth() / 1.5))
+    figure.legend(legend.values(), legend, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _save(figure: Figure, path: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,12 @@ class Row:
     @property
     def sparsity(self) -> float:
         """Fraction of zeros among the elements, in [0, 1]."""
-        return 1 - self.kept / self.elements if self.elements else 0.0
+        return (self.elements - self.kept) / self.elements if self.elements else 0.0
 
     @property
     def block_sparsity(self) -> float | None:
         """Fraction of blocks that are wholly zero, in [0, 1]."""
-        return 1 - self.kept_blocks / self.blocks if self.blocks else None
+        return (self.blocks - self.kept_blocks) / self.blocks if self.blocks else None
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,12 @@ def report_checkpoint(
     others: list[Row] = []
     by_type: dict[str, list[Row]] = {}
     for p in prunables:
-        weight = checkpoint.model[p.name]
+        rows = _tensor_rows(p, checkpoint.model[p.name], shapes[p.type])
         if p.type in types:
-            rows = _tensor_rows(p, weight, shapes[p.type])
             tensors += rows
             by_type.setdefault(p.type, []).append(rows[0])
         else:
-            others.append(_dense_row(p.name, weight, int(weight.count_nonzero())))
+            others.append(rows[0])
     if not tensors:
         raise ValueError(
             f"report_checkpoint: expected weights of type {', '.join(types)}, got "
@@ -108,7 +107,7 @@ def report_checkpoint(
     totals = [_total(f"all {t}", by_type[t], t) for t in TYPES if t in by_type]
     if others:
         totals.append(_total("other types", others))
-    never = [_dense_row(n, t, t.numel()) for n, t in _never_pruned(checkpoint.model, prunables)]
+    never = [_unpruned_row(n, t) for n, t in _never_pruned(checkpoint.model, prunables)]
     totals.append(_total("never pruned", never))
     totals.append(_total("whole model", totals))
     used = {t: shapes[t] for t in TYPES if t in by_type}
@@ -146,39 +145,50 @@ def _tensor_rows(p: Prunable, weight: Tensor, block_shape: BlockShape) -> list[R
     if p.gates > 1:
         names = GATE_NAMES.get(p.gates) or [str(i) for i in range(p.gates)]
         pieces += [(n, w, 1) for n, w in zip(names, weight.chunk(p.gates), strict=True)]
-    dense = [w.numel() * w.element_size() for _, w, _ in pieces]
-    packed, stored = False, dense
-    if p.type in PACKED_TYPES:
-        sizes = [
-            BlockSparseMatrix.from_dense(w, block_shape, PACKED_DTYPE, gates).nbytes
-            for _, w, gates in pieces
-        ]
-        packed = sizes[0] < dense[0]
-        stored = sizes if packed else dense
-    rows = []
-    for (gate, w, gates), dense_bytes, stored_bytes in zip(pieces, dense, stored, strict=True):
-        mask = mask_from_zeros(w, block_shape, gates)
-        rows.append(
-            Row(
-                name=p.name,
-                elements=w.numel(),
-                kept=int(w.count_nonzero()),
-                dense_bytes=dense_bytes,
-                stored_bytes=stored_bytes,
-                packed=packed,
-                blocks=mask.numel(),
-                kept_blocks=int(mask.sum()),
-                type=p.type,
-                gate=gate,
-                shape=tuple(w.shape),
-            )
-        )
-    return rows
+    rows = [_count(p, gate, w, block_shape, gates) for gate, w, gates in pieces]
+    if p.type not in PACKED_TYPES or _value_bytes(rows[0], block_shape) >= rows[0].dense_bytes:
+        return rows
+    sizes = [
+        BlockSparseMatrix.from_dense(w.float(), block_shape, PACKED_DTYPE, gates).nbytes
+        for _, w, gates in pieces
+    ]
+    if sizes[0] >= rows[0].dense_bytes:
+        return rows
+    return [
+        replace(row, stored_bytes=size, packed=True) for row, size in zip(rows, sizes, strict=True)
+    ]
 
 
-def _dense_row(name: str, tensor: Tensor, kept: int) -> Row:
+def _count(
+    p: Prunable, gate: str | None, weight: Tensor, block_shape: BlockShape, gates: int
+) -> Row:
+    """A row of a tensor or gate that is stored dense."""
+    mask = mask_from_zeros(weight, block_shape, gates)
+    size = weight.numel() * weight.element_size()
+    return Row(
+        name=p.name,
+        elements=weight.numel(),
+        kept=int(weight.count_nonzero()),
+        dense_bytes=size,
+        stored_bytes=size,
+        packed=False,
+        blocks=mask.numel(),
+        kept_blocks=int(mask.sum()),
+        type=p.type,
+        gate=gate,
+        shape=tuple(weight.shape),
+    )
+
+
+def _value_bytes(row: Row, block_shape: BlockShape) -> int:
+    """Bytes of the values alone: packing what is nearly dense is slow and cannot pay."""
+    return row.kept_blocks * block_shape[0] * block_shape[1] * PACKED_DTYPE.itemsize
+
+
+def _unpruned_row(name: str, tensor: Tensor) -> Row:
+    """A row of a tensor whose zeros, if any, are values."""
     size = tensor.numel() * tensor.element_size()
-    return Row(name, tensor.numel(), kept, size, size)
+    return Row(name, tensor.numel(), tensor.numel(), size, size)
 
 
 def _never_pruned(

@@ -1,0 +1,18 @@
+"""How pruned weights run: packed matrices, their backends, and recurrent layers (torch only)."""
+
+from .dispatch import available_backends, choose_backend, explain, gru_sequence, matmul
+from .linear import SparseLinear
+from .matrix import BlockShape, BlockSparseMatrix
+from .recurrent import SparseGRU
+
+__all__ = [
+    "BlockShape",
+    "BlockSparseMatrix",
+    "SparseGRU",
+    "SparseLinear",
+    "available_backends",
+    "choose_backend",
+    "explain",
+    "gru_sequence",
+    "matmul",
+]

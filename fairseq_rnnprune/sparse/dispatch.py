@@ -1,0 +1,161 @@
+"""Which backend runs an operation, or every reason why it cannot.
+
+A backend is one row of `BACKENDS`, and the first that can run a call is its default. So the order
+is the order of preference: torch_csr (CPU), reference (anywhere, but it unpacks at every call).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from . import reference, torch_csr
+from .matrix import BlockSparseMatrix
+from .validation import WEIGHT_DTYPES, names
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run every operation; the operations have the signatures of `reference`."""
+
+    name: str
+    unavailable_reasons: Callable[[], list[str]]
+    not_supported_reasons: Callable[[BlockSparseMatrix, Tensor], list[str]]
+    matmul: Callable[..., Tensor]
+    gru_sequence: Callable[..., Tensor]
+
+
+BACKENDS = (
+    Backend(
+        "torch_csr",
+        torch_csr.unavailable_reasons,
+        torch_csr.not_supported_reasons,
+        torch_csr.matmul,
+        partial(reference.gru_sequence, matmul=torch_csr.matmul),
+    ),
+    Backend(
+        "reference",
+        reference.unavailable_reasons,
+        reference.not_supported_reasons,
+        reference.matmul,
+        reference.gru_sequence,
+    ),
+)
+
+
+def available_backends() -> list[str]:
+    """Names of the backends that can run something in this process, in order of preference."""
+    return [backend.name for backend in BACKENDS if not backend.unavailable_reasons()]
+
+
+def explain(W: BlockSparseMatrix, x: Tensor) -> dict[str, list[str]]:
+    """By backend, in order of preference, why it cannot multiply x [B, K]; [] where it can."""
+    return {backend.name: backend.not_supported_reasons(W, x) for backend in BACKENDS}
+
+
+def choose_backend(W: BlockSparseMatrix, x: Tensor, backend: str | None = None) -> Backend:
+    """The first backend that can multiply x [B, K], or the one asked for by name.
+
+    ValueError if that name is unknown or its backend cannot run this call: nothing else is tried.
+    """
+    if backend is None:
+        return next(b for b in BACKENDS if not b.not_supported_reasons(W, x))
+    named = {b.name: b for b in BACKENDS}
+    if backend not in named:
+        raise ValueError(
+            f"choose_backend: expected backend among {', '.join(named)}, got {backend!r}; "
+            "None chooses one"
+        )
+    reasons = named[backend].not_supported_reasons(W, x)
+    if reasons:
+        raise ValueError(
+            f"choose_backend: expected a call that {backend} can run, got {W!r} and "
+            f"x {list(x.shape)} {names((x.dtype,))} on {x.device}, but {backend} "
+            f"{', '.join(reasons)}; backend=None chooses another"
+        )
+    return named[backend]
+
+
+def matmul(
+    W: BlockSparseMatrix, x: Tensor, bias: Tensor | None = None, backend: str | None = None
+) -> Tensor:
+    """x [B, K] times the transpose of W [M, K], plus bias [M]: float32 [B, M].
+
+    Any strides; float32, float16 or bfloat16, computed in float32. For inference: ValueError when
+    a gradient is asked for. Unlike a dense product, NaN or inf in x only reaches the rows of W that
+    have a weight there.
+    """
+    _check_matrix("matmul", W)
+    x = _check_activations("matmul", "x", x, ("B", W.shape[1]), W)
+    bias = _check_bias("matmul", bias, W)
+    return choose_backend(W, x, backend).matmul(W, x, bias)
+
+
+def gru_sequence(
+    W: BlockSparseMatrix,
+    gates_x: Tensor,
+    h: Tensor,
+    bias: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """The hidden states float32 [T, B, H] of a GRU, as `reference.gru_sequence` defines them.
+
+    W [3H, H] is the recurrent weight, gates_x [T, B, 3H] the input's part of the gates, h [B, H]
+    the first state, bias [3H] the recurrent bias. T is at least 1. Dtypes and errors as in `matmul`.
+    """
+    _check_matrix("gru_sequence", W)
+    h = _check_activations("gru_sequence", "h", h, ("B", W.shape[1]), W)
+    shape = ("T", len(h), W.shape[0])
+    gates_x = _check_activations("gru_sequence", "gates_x", gates_x, shape, W)
+    if W.shape[0] != 3 * W.shape[1] or not len(gates_x):
+        raise ValueError(
+            "gru_sequence: expected W [3H, H] and at least one step, "
+            f"got W {list(W.shape)} and gates_x {list(gates_x.shape)}"
+        )
+    bias = _check_bias("gru_sequence", bias, W)
+    return choose_backend(W, h, backend).gru_sequence(W, gates_x, h, bias)
+
+
+def _check_matrix(function: str, W: BlockSparseMatrix) -> None:
+    if not isinstance(W, BlockSparseMatrix):
+        raise TypeError(
+            f"{function}: expected W to be a BlockSparseMatrix, got {type(W).__name__}; "
+            "pack it with BlockSparseMatrix.from_dense"
+        )
+
+
+def _check_bias(function: str, bias: Tensor | None, W: BlockSparseMatrix) -> Tensor | None:
+    return None if bias is None else _check_activations(function, "bias", bias, (W.shape[0],), W)
+
+
+def _check_activations(
+    function: str, name: str, x: Tensor, shape: tuple[int | str, ...], W: BlockSparseMatrix
+) -> Tensor:
+    """The tensor as float32; a letter in `shape` stands for any size."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{function}: expected {name} to be a tensor, got {type(x).__name__}")
+    if x.dtype not in WEIGHT_DTYPES:
+        raise ValueError(
+            f"{function}: expected {name} in {names(WEIGHT_DTYPES)}, got {x.dtype}; "
+            "convert it with .float()"
+        )
+    fits = x.dim() == len(shape) and all(
+        isinstance(size, str) or size == actual for size, actual in zip(shape, x.shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join(str(size) for size in shape)
+        raise ValueError(f"{function}: expected {name} [{wanted}], got {list(x.shape)}")
+    if x.device != W.device:
+        raise ValueError(
+            f"{function}: expected {name} on {W.device} like W, got {x.device}; move one with .to()"
+        )
+    if x.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            f"{function}: expected no gradient, got {name} that requires one; packed weights are "
+            "for inference, use torch.no_grad()"
+        )
+    return x.float()

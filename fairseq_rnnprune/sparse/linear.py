@@ -1,0 +1,57 @@
+"""SparseLinear: drop-in for torch.nn.Linear at inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .dispatch import matmul
+from .matrix import BlockShape, BlockSparseMatrix
+
+
+class SparseLinear(nn.Module):
+    """A packed weight [M, K] and bias [M]: x [..., K] to [..., M], in x's dtype.
+
+    There is nothing in its state dict. `.to(device)` moves the packed arrays; their dtype was
+    chosen at packing, and `.half()` and the like leave it. For inference: no gradient.
+    """
+
+    def __init__(self, W: BlockSparseMatrix, bias: Tensor | None = None, backend: str | None = None):
+        super().__init__()
+        self.W = W
+        self.bias = None if bias is None else bias.detach().float()
+        self.backend = backend
+
+    @classmethod
+    def from_dense(
+        cls,
+        linear: nn.Linear,
+        block_shape: BlockShape = (16, 1),
+        dtype: torch.dtype = torch.float32,
+        backend: str | None = None,
+    ) -> SparseLinear:
+        """Packs any torch.nn.Linear; errors as in BlockSparseMatrix.from_dense."""
+        if not isinstance(linear, nn.Linear):
+            raise TypeError(
+                f"SparseLinear.from_dense: expected a torch.nn.Linear, got {type(linear).__name__}"
+            )
+        return cls(
+            BlockSparseMatrix.from_dense(linear.weight, block_shape, dtype), linear.bias, backend
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = matmul(self.W, x.reshape(-1, x.shape[-1]), self.bias, self.backend)
+        return y.view(*x.shape[:-1], -1).to(x.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SparseLinear:
+        # fn is what .to(), .half() or .cuda() do to a tensor; only its device concerns us.
+        device = fn(torch.empty(0, device=self.W.device)).device
+        if device != self.W.device:
+            self.W = self.W.to(device)
+            self.bias = None if self.bias is None else self.bias.to(device)
+        return super()._apply(fn, recurse)
+
+    def extra_repr(self) -> str:
+        return f"{self.W!r}, bias={self.bias is not None}"

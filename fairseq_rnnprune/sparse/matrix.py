@@ -1,0 +1,174 @@
+"""BlockSparseMatrix: a pruned weight of which only the blocks with a nonzero are stored.
+
+A weight [M, K] with G gates is cut, gate by gate, into *panels* of r rows; the last panel of a
+gate is padded with zero rows, so that no panel straddles two gates. Each panel stores its blocks
+of r x c elements, from left to right; a block at the right edge is padded with zeros, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .validation import (
+    check_arrays,
+    check_block_shape,
+    check_values_finite,
+    check_weight,
+    column_dtype,
+    names,
+)
+
+BlockShape = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BlockSparseMatrix:
+    """A matrix [M, K] in panels: made by `from_dense`, read back by `to_dense`, checked when built.
+
+    pointers: int32 [panels + 1]; panel p owns the blocks pointers[p] to pointers[p + 1] - 1.
+    columns:  uint16 [blocks] (uint32 beyond 65,536 block columns), ascending in each panel; block
+              column j begins at column j * c of the matrix.
+    values:   [blocks, r, c] in float32, float16, bfloat16 or int8.
+    scales:   float32 [panels, r], with int8 only: an element is scale * value.
+    cache:    what a backend derives from the matrix lives and dies with it, under its own key.
+    """
+
+    shape: tuple[int, int]
+    block_shape: BlockShape
+    gates: int
+    pointers: Tensor
+    columns: Tensor
+    values: Tensor
+    scales: Tensor | None = None
+    cache: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.validate()
+
+    @classmethod
+    def from_dense(
+        cls,
+        weight: Tensor,
+        block_shape: BlockShape = (16, 1),
+        dtype: torch.dtype = torch.float32,
+        gates: int = 1,
+    ) -> BlockSparseMatrix:
+        """Packs `weight` [M, K], float32, float16 or bfloat16; it is neither changed nor kept.
+
+        float32 keeps every bit, except that -0.0, which a mask leaves of a negative weight, is a
+        zero like any other and comes back as 0.0. int8 is symmetric: a row's scale is its largest
+        |w| / 127. A block is stored when any of its values, in `dtype`, is nonzero. ValueError or
+        TypeError for a weight, block shape, dtype or number of gates that cannot be packed.
+        """
+        check_weight(weight, dtype)
+        check_block_shape(tuple(weight.shape), block_shape, gates)
+        values, scales = _convert(_cut(weight.detach(), block_shape, gates), dtype)
+        stored = values.ne(0).flatten(2).any(2)
+        return cls(
+            shape=tuple(weight.shape),
+            block_shape=tuple(block_shape),
+            gates=gates,
+            pointers=F.pad(stored.sum(1).cumsum(0), (1, 0)).int(),
+            columns=stored.nonzero()[:, 1].to(column_dtype(stored.shape[1])),
+            values=values[stored],
+            scales=scales,
+        )
+
+    def to_dense(self) -> Tensor:
+        """The matrix as contiguous float32 [M, K]; int8 values come back times their scale."""
+        (rows, columns), (r, c) = self.shape, self.block_shape
+        panels, block_columns = self.grid
+        values = self.values.float()
+        if self.scales is not None:
+            values = values * self.scales[self.panel_of_block, :, None]
+        blocks = values.new_zeros(panels, block_columns, r, c)
+        blocks[self.panel_of_block, self.columns.long()] = values
+        padded = blocks.transpose(1, 2).reshape(self.gates, -1, block_columns * c)
+        return padded[:, : rows // self.gates, :columns].reshape(rows, columns).contiguous()
+
+    def validate(self) -> None:
+        """Raises ValueError unless the arrays still describe a matrix."""
+        check_arrays(self)
+
+    def to(self, device: torch.device | str) -> BlockSparseMatrix:
+        """The same matrix on another device."""
+        arrays = [None if a is None else a.to(device) for a in self.arrays]
+        return BlockSparseMatrix(self.shape, self.block_shape, self.gates, *arrays)
+
+    @property
+    def arrays(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Pointers, columns, values and scales."""
+        return self.pointers, self.columns, self.values, self.scales
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Number of panels and of block columns."""
+        (rows, columns), (r, c) = self.shape, self.block_shape
+        return self.gates * ceil(rows // self.gates / r), ceil(columns / c)
+
+    @property
+    def panel_of_block(self) -> Tensor:
+        """The panel that owns each block, int64 [blocks]."""
+        panels = torch.arange(self.grid[0], device=self.device)
+        return panels.repeat_interleave(self.pointers.diff().long())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the stored values."""
+        return self.values.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the arrays."""
+        return self.values.device
+
+    @property
+    def density(self) -> float:
+        """Fraction of nonzero elements, in [0, 1]."""
+        return int(self.values.count_nonzero()) / (self.shape[0] * self.shape[1])
+
+    @property
+    def stored_density(self) -> float:
+        """Stored values / elements of the matrix: the density plus fill-in and padding."""
+        return self.values.numel() / (self.shape[0] * self.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of values, columns, pointers and scales; what backends cache comes on top."""
+        return sum(a.numel() * a.element_size() for a in self.arrays if a is not None)
+
+    def __repr__(self) -> str:
+        (rows, columns), (r, c) = self.shape, self.block_shape
+        return (
+            f"BlockSparseMatrix({rows} x {columns}, gates={self.gates}, blocks={r} x {c}, "
+            f"{names((self.dtype,))}, density={self.density:.3f}, stored={self.stored_density:.3f})"
+        )
+
+
+def _cut(weight: Tensor, block_shape: BlockShape, gates: int) -> Tensor:
+    """All blocks of a matrix, zeros included: [panels, block columns, r, c]."""
+    (rows, columns), (r, c) = weight.shape, block_shape
+    height = rows // gates
+    padded = F.pad(weight.reshape(gates, height, columns), (0, -columns % c, 0, -height % r))
+    return padded.reshape(-1, r, padded.shape[2] // c, c).transpose(1, 2)
+
+
+def _convert(blocks: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """The blocks in `dtype` and, for int8, the scale of every row [panels, r]."""
+    if dtype != torch.int8:
+        values = blocks.to(dtype)
+        check_values_finite(values)
+        # Adding 0.0 turns -0.0 into 0.0 and leaves every other value as it is.
+        return values + 0.0, None
+    blocks = blocks.float()
+    # A scale must not vanish, however small the weights: rows of zeros and subnormals get `tiny`.
+    tiny = torch.finfo(torch.float32).tiny
+    scales = (blocks.abs().amax(dim=(1, 3)) / 127).clamp(min=tiny)
+    values = (blocks / scales[:, None, :, None]).round()
+    return values.clamp(-127, 127).to(torch.int8), scales

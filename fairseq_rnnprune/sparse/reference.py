@@ -1,0 +1,66 @@
+"""The definition of every operation of this package in plain torch; backends must agree with it.
+
+Arithmetic is done in the dtype of the activations, so float64 activations give an oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .matrix import BlockSparseMatrix
+
+Matmul = Callable[[BlockSparseMatrix, Tensor, Tensor | None], Tensor]
+
+
+def unavailable_reasons() -> list[str]:
+    """Why no call can run in this process: there is no reason, the reference always can."""
+    return []
+
+
+def not_supported_reasons(W: BlockSparseMatrix, x: Tensor) -> list[str]:
+    """Why this call cannot run: there is no reason, the reference takes everything."""
+    return []
+
+
+def matmul(W: BlockSparseMatrix, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [B, K] times the transpose of W [M, K], plus bias [M]: [B, M]."""
+    y = x @ W.to_dense().to(x.dtype).t()
+    return y if bias is None else y + bias.to(x.dtype)
+
+
+def gru_step(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> Tensor:
+    """The next hidden state [B, H] of a GRU, from its gates' two products [B, 3H] and h [B, H].
+
+    The variant of torch.nn.GRU and cuDNN, with gates in the order r, z, n and the reset gate
+    applied after the recurrent product (in arXiv 1406.1078v3, eq. 8, it is applied before):
+    r = sigmoid(x_r + h_r), z = sigmoid(x_z + h_z), n = tanh(x_n + r * h_n), n + z * (h - n).
+    The biases are part of the products.
+    """
+    x_r, x_z, x_n = gates_x.chunk(3, dim=1)
+    h_r, h_z, h_n = gates_h.chunk(3, dim=1)
+    r = torch.sigmoid(x_r + h_r)
+    z = torch.sigmoid(x_z + h_z)
+    n = torch.tanh(x_n + r * h_n)
+    return torch.lerp(n, h, z)
+
+
+def gru_sequence(
+    W: BlockSparseMatrix,
+    gates_x: Tensor,
+    h: Tensor,
+    bias: Tensor | None = None,
+    matmul: Matmul = matmul,
+) -> Tensor:
+    """The hidden states [T, B, H] after each of the steps gates_x [T, B, 3H], from h [B, H].
+
+    W [3H, H] and bias [3H] are the recurrent weight and bias. A backend without a fused GRU runs
+    this loop with its own `matmul`.
+    """
+    states = []
+    for gates in gates_x.unbind(0):
+        h = gru_step(gates, matmul(W, h, bias), h)
+        states.append(h)
+    return torch.stack(states)

@@ -1,0 +1,95 @@
+"""How the options of `--optimizer pruned` become schedules."""
+
+import pytest
+from fairseq import options
+from omegaconf import OmegaConf
+
+import fairseq_rnnprune.plugin  # noqa: F401
+from fairseq_rnnprune.optim.options import (
+    PruningOptions,
+    block_shapes,
+    build_schedules,
+    pruned_types,
+)
+from fairseq_rnnprune.pruning import CubicSchedule, OneShotSchedule, RampSchedule
+
+EPOCH = 1000
+
+
+def config(**given):
+    # What other groups of options own is filled in by fairseq.
+    owned = {"lr": [0.1], "tpu": False, "max_update": 0, "max_epoch": 20}
+    return OmegaConf.merge(OmegaConf.structured(PruningOptions), owned, given)
+
+
+def recurrent(epoch_length=EPOCH, **given):
+    return build_schedules(config(**given), ["recurrent"], epoch_length)["recurrent"]
+
+
+def test_defaults_are_the_heuristics_of_table_1():
+    ramp = recurrent(prune_schedule="ramp", prune_q="0.5")
+    assert ramp == RampSchedule.from_quantile(0.5, 1000, 5000, 10000, freq=100, ramp_factor=1.5)
+    assert recurrent() == CubicSchedule(1000, 10000, 100, final=0.9)
+    assert recurrent(prune_schedule="one-shot") == OneShotSchedule(10000, 0.9)
+
+
+def test_updates_epochs_and_per_cent():
+    schedule = recurrent(prune_start="300", prune_end="2.5e")
+    assert (schedule.start, schedule.end) == (300, 2500)
+    assert recurrent(prune_end="10%").end == 2000
+    # Training ends with whichever comes first.
+    assert recurrent(prune_end="25%", max_update=4000).end == 1000
+    assert recurrent(prune_end="25%", max_update=4000, max_epoch=0).end == 1000
+    assert recurrent(None, prune_start="1", prune_end="25%", max_update=4000).end == 1000
+
+
+def test_a_short_training_starts_before_its_ramp():
+    assert recurrent(max_epoch=2, prune_schedule="ramp", prune_q="1").start == 250
+    assert recurrent(max_epoch=0, max_update=200, prune_freq=5).start == 25
+
+
+def test_values_by_type():
+    types = ["recurrent", "input"]
+    given = config(prune_sparsity="recurrent=0.95,input=0.5")
+    schedules = build_schedules(given, types, EPOCH)
+    assert (schedules["recurrent"].final, schedules["input"].final) == (0.95, 0.5)
+    shapes = block_shapes(config(prune_block_shape="recurrent=4,4,input=16x1"), types)
+    assert shapes == {"recurrent": (4, 4), "input": (16, 1)}
+    assert block_shapes(config(prune_block_shape="8,2"), types) == dict.fromkeys(types, (8, 2))
+    assert pruned_types(config(prune_types=" recurrent, linear ")) == ["recurrent", "linear"]
+
+
+@pytest.mark.parametrize(
+    ("given", "epoch_length", "message"),
+    [
+        ({"prune_end": "50%", "max_epoch": 0}, EPOCH, "--max-update or --max-epoch, of which 50%"),
+        ({"prune_start": "1", "prune_end": "2e"}, None, "--prune-end: expected a known epoch"),
+        ({"prune_start": "1.5"}, EPOCH, r"updates \(3000\), epochs \(2e\) or per cent"),
+        ({"prune_sparsity": "a=0.9,b=0.9"}, EPOCH, "a value for each of recurrent"),
+        ({"prune_sparsity": "recurrent=x"}, EPOCH, "--prune-sparsity: expected VALUE or TYPE=VALU"),
+    ],
+)
+def test_bad_options_are_refused(given, epoch_length, message):
+    with pytest.raises(ValueError, match=message):
+        recurrent(epoch_length, **given)
+
+
+def test_help_explains_every_option(capsys):
+    parser = options.get_training_parser()
+    arguments = ["--arch", "rnnprune_gru_lm", "--optimizer", "pruned", "--help"]
+    with pytest.raises(SystemExit):
+        options.parse_args_and_arch(parser, arguments)
+    text = " ".join(capsys.readouterr().out.split())
+    for option in ("inner", "schedule", "start", "ramp", "end", "freq", "q", "ramp-factor"):
+        assert f"--prune-{option} " in text
+    for option in ("sparsity", "max-sparsity", "types", "block-shape", "score"):
+        assert f"--prune-{option} " in text
+    assert "default nag: 0.99; sgd: 0.0" in text
+    assert "default: 25%" in text
+    assert "--decoder-hidden-size" in text
+
+
+def test_help_without_a_model_is_fairseqs_own(capsys):
+    with pytest.raises(SystemExit):
+        options.parse_args_and_arch(options.get_training_parser(), ["--help"])
+    assert "--max-update" in capsys.readouterr().out

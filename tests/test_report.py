@@ -1,0 +1,322 @@
+"""`rnnprune report`: counts checked by hand, tables, training logs and plots."""
+
+import io
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fairseq_rnnprune.checkpoint import Checkpoint
+from fairseq_rnnprune.report import grid, plot, render, table, trainlog
+from fairseq_rnnprune.sparse import BlockSparseMatrix
+
+
+def model():
+    """A GRU with H = 2 and I = 4 between an embedding and an output layer; 113 elements."""
+    ones = torch.ones
+    weights = {
+        "embed_tokens.weight": ones(5, 4),
+        "conv.weight": ones(2, 2, 3),
+        "gru.weight_ih_l0": ones(6, 4),
+        "gru.weight_hh_l0": ones(6, 2),
+        "gru.bias_ih_l0": torch.zeros(6),
+        "gru.bias_hh_l0": torch.zeros(6),
+        "out.weight": ones(11, 2),
+        "out.bias": ones(11),
+    }
+    weights["gru.weight_ih_l0"][0:2, 0:2] = 0.0  # one of the two 2 x 2 blocks of gate r
+    weights["gru.weight_ih_l0"][2, 0] = 0.0  # a quarter of a block of gate z
+    weights["gru.weight_hh_l0"][2:6] = 0.0  # gates z and n
+    weights["out.weight"][0] = 0.0
+    return weights
+
+
+def checkpoint(tensors=None, path="run/c.pt", state=None, config=None):
+    return Checkpoint(Path(path), tensors or model(), config or {}, 93, 3.0, state)
+
+
+def row(report, name, gate=None):
+    return next(r for r in report.tensors + report.totals if (r.name, r.gate) == (name, gate))
+
+
+def test_elements_by_hand():
+    report = table.report_checkpoint(checkpoint())
+    order = [(r.name, r.gate) for r in report.tensors]
+    assert order == [
+        ("embed_tokens.weight", None),
+        *(("gru.weight_ih_l0", gate) for gate in (None, "r", "z", "n")),
+        *(("gru.weight_hh_l0", gate) for gate in (None, "r", "z", "n")),
+        ("out.weight", None),
+    ]
+    ih, r, z, n = (row(report, "gru.weight_ih_l0", gate) for gate in (None, "r", "z", "n"))
+    assert (ih.shape, r.shape, ih.type) == ((6, 4), (2, 4), "input")
+    assert (ih.kept, r.kept, z.kept, n.kept) == (19, 4, 7, 8)
+    assert (r.sparsity, z.sparsity, n.sparsity) == (0.5, 1 / 8, 0.0)
+    assert [row(report, "gru.weight_hh_l0", g).sparsity for g in ("r", "z", "n")] == [0, 1, 1]
+    assert (ih.dense_bytes, r.dense_bytes) == (96, 32)
+
+
+def test_totals_by_hand():
+    report = table.report_checkpoint(checkpoint())
+    names = ["all recurrent", "all input", "all linear", "all embedding", "never pruned"]
+    assert [t.name for t in report.totals] == [*names, "whole model"]
+    kept = {t.name: (t.kept, t.elements) for t in report.totals}
+    assert kept["all recurrent"] == (4, 12)
+    assert kept["all input"] == (19, 24)
+    assert kept["all linear"] == (20, 22)
+    # The convolution and three biases: their zeros were not pruned.
+    assert kept["never pruned"] == (35, 35)
+    assert kept["whole model"] == (4 + 19 + 20 + 20 + 35, 12 + 24 + 22 + 20 + 35)
+    whole = report.totals[-1]
+    assert whole.dense_bytes == 113 * 4
+    assert whole.stored_bytes == sum(t.stored_bytes for t in report.totals[:-1])
+    assert whole.block_sparsity is None
+
+
+def test_blocks_by_hand():
+    report = table.report_checkpoint(checkpoint(), block_shapes={"input": (2, 2)})
+    ih, r, z = (row(report, "gru.weight_ih_l0", gate) for gate in (None, "r", "z"))
+    assert (ih.blocks, ih.kept_blocks, ih.block_sparsity) == (6, 5, 1 / 6)
+    assert (r.block_sparsity, z.block_sparsity) == (0.5, 0.0)
+    assert row(report, "all input").block_sparsity == 1 / 6
+    assert row(report, "out.weight").block_sparsity == row(report, "out.weight").sparsity
+
+
+def test_block_shapes_come_from_the_training_unless_given():
+    state = {"rnnprune": {"block_shape": {"input": [2, 2], "recurrent": [1, 2]}, "updates": 1}}
+    trained = table.report_checkpoint(checkpoint(state=state))
+    assert trained.block_shapes["input"] == (2, 2)
+    assert trained.block_shapes["recurrent"] == (1, 2)
+    assert trained.block_shapes["linear"] == (1, 1)
+    given = table.report_checkpoint(checkpoint(state=state), block_shapes={"input": (1, 1)})
+    assert given.block_shapes["input"] == (1, 1)
+    foreign = table.report_checkpoint(checkpoint(state={"rnnprune": "?"}))
+    assert set(foreign.block_shapes.values()) == {(1, 1)}
+
+
+def test_stored_bytes_are_packed_where_that_is_smaller():
+    weight = torch.zeros(96, 64)
+    weight[:32, :8] = 1.0
+    tensors = {"gru.weight_ih_l0": weight, "gru.weight_hh_l0": torch.ones(96, 32)}
+    report = table.report_checkpoint(checkpoint(tensors), block_shapes={"input": (8, 4)})
+    packed = BlockSparseMatrix.from_dense(weight, (8, 4), torch.float32, gates=3)
+    sparse, dense = row(report, "gru.weight_ih_l0"), row(report, "gru.weight_hh_l0")
+    assert sparse.packed and sparse.stored_bytes == packed.nbytes < sparse.dense_bytes
+    assert row(report, "gru.weight_ih_l0", "n").stored_bytes < 32 * 64
+    assert not dense.packed and dense.stored_bytes == dense.dense_bytes == 96 * 32 * 4
+
+
+def test_an_embedding_is_never_packed():
+    embedding = torch.zeros(64, 64)
+    embedding[0] = 1.0
+    report = table.report_checkpoint(checkpoint({"embed_tokens.weight": embedding}))
+    (only,) = report.tensors
+    assert not only.packed and only.stored_bytes == 64 * 64 * 4
+
+
+def test_a_tied_matrix_is_counted_once():
+    tied = torch.ones(5, 4)
+    tensors = {"embed_tokens.weight": tied, "out.weight": tied, "steps": torch.tensor(3)}
+    report = table.report_checkpoint(checkpoint(tensors))
+    assert report.totals[-1].elements == 20
+    assert row(report, "never pruned").elements == 0
+    assert report.totals[-1].sparsity == row(report, "never pruned").sparsity == 0.0
+
+
+def test_types_that_are_not_shown_still_count():
+    report = table.report_checkpoint(checkpoint(), types=["recurrent"])
+    assert {r.name for r in report.tensors} == {"gru.weight_hh_l0"}
+    assert [t.name for t in report.totals][:2] == ["all recurrent", "other types"]
+    assert row(report, "other types").kept == 19 + 20 + 20
+    assert report.totals[-1].elements == 113
+
+
+def test_refused_reports():
+    with pytest.raises(ValueError, match="type linear, got run/c.pt with recurrent"):
+        table.report_checkpoint(checkpoint({"rnn.weight_hh_l0": torch.ones(3, 3)}), ["linear"])
+    with pytest.raises(ValueError, match="one gate of gru.weight_hh_l0, got 4 x 1"):
+        table.report_checkpoint(checkpoint(), block_shapes={"recurrent": (4, 1)})
+
+
+@pytest.mark.parametrize(
+    "paths, labels",
+    [
+        (["runs/a/best.pt"], ["best.pt"]),
+        (["runs/a/best.pt", "runs/b/best.pt"], ["a", "b"]),
+        (["runs/a/1.pt", "runs/a/2.pt"], ["1.pt", "2.pt"]),
+        (["runs/a/1.pt", "runs/b/2.pt"], ["a/1.pt", "b/2.pt"]),
+        (["a.pt", "a.pt"], ["a.pt #1", "a.pt #2"]),
+    ],
+)
+def test_short_labels(paths, labels):
+    assert table.short_labels([Path(p) for p in paths]) == labels
+
+
+def two_reports():
+    small = {"gru.weight_hh_l0": torch.ones(3, 1), "gru.weight_ih_l0": torch.ones(3, 4)}
+    return [
+        table.report_checkpoint(checkpoint(), label="large [1]"),
+        table.report_checkpoint(checkpoint(small), label="small"),
+    ]
+
+
+def test_table_of_two_checkpoints(capsys):
+    grid.print_grid(render.report_grid(two_reports()))
+    groups, header, rule, *rows = capsys.readouterr().out.splitlines()
+    assert "- large [1] -" in groups and "- small -" in groups
+    figures = ["sparsity", "kept", "dense", "packed"]
+    assert header.split() == ["tensor", "type", "shape", *figures, *figures]
+    assert set(rule) == {"-"} and max(map(len, rows)) <= len(rule)
+    cells = {" ".join(line.split()[:2]): line.split() for line in rows}
+    ih = "6x4 / 3x4 20.83 % 19 96 B 96 B 0.00 % 12 48 B 48 B"
+    assert " ".join(cells["gru.weight_ih_l0 input"][2:]) == ih
+    assert cells["out.weight linear"][-4:] == ["-"] * 4
+    gates = [line for line in rows if line.startswith("  gate r")]
+    assert [g.split()[2:6] for g in gates] == [
+        ["2x4", "/", "1x4", "50.00"],
+        ["2x2", "/", "1x1", "0.00"],
+    ]
+
+
+def test_table_with_blocks_and_notes():
+    report = table.report_checkpoint(checkpoint(), block_shapes={"input": (2, 2)}, label="c.pt")
+    shown = render.report_grid([report])
+    assert shown.header[3:] == ["sparsity", "blocks", "kept", "dense", "packed"]
+    ih = next(r for r in shown.rows if r[0] == "gru.weight_ih_l0")
+    assert ih[3:6] == ["20.83 %", "16.67 %", "19"]
+    origin, packing = render.report_notes([report])
+    assert "run/c.pt, 93 updates" in origin and "input 2 x 2" in origin
+    assert packing == "packed: float32 values in those blocks; dense where that is smaller"
+
+
+def test_a_terminal_gets_the_same_cells(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", "40")
+    grid.print_grid(render.report_grid(two_reports()))
+    text = sys.stdout.getvalue()
+    for cell in ("large [1]", "small", "embed_tokens.weight", "gate z", "6x4 / 3x4", "whole model"):
+        assert cell in text
+
+
+def test_json_holds_every_figure():
+    report = table.report_checkpoint(checkpoint(), block_shapes={"input": (2, 2)}, label="c")
+    read = json.loads(json.dumps(render.report_json([report])))
+    assert read["packed_dtype"] == "float32"
+    (only,) = read["checkpoints"]
+    assert (only["path"], only["label"], only["updates"]) == ("run/c.pt", "c", 93)
+    assert only["block_shape"]["input"] == [2, 2]
+    r = next(t for t in only["tensors"] if (t["type"], t["gate"]) == ("input", "r"))
+    assert (r["shape"], r["kept"], r["sparsity"], r["block_sparsity"]) == ([2, 4], 4, 0.5, 0.5)
+    assert only["totals"][-1]["elements"] == 113
+
+
+@pytest.mark.parametrize(
+    "number, text", [(0, "0 B"), (999, "999 B"), (1500, "1.50 kB"), (10**6, "1.00 MB")]
+)
+def test_sizes(number, text):
+    assert grid.size(number) == text
+
+
+LOG = """\
+| model rnnprune_gru_lm
+{"epoch": 1, "loss": "9.1", "num_updates": "5", "sparsity": "0.1", "threshold_input": "nan"}
+2026-01-01 10:00:00 | INFO | train_inner | {"num_updates": 10, "sparsity": 0.4, \
+"sparsity_input": "0.5", "threshold_input": "0.02"}
+{"epoch": 1, "train_num_updates": "12", "train_sparsity": "0.6", "train_sparsity_input": "0.7"}
+{"epoch": 1, "valid_num_updates": "13", "valid_loss": "5.0", "sparsity": "1"}
+{"num_updates": "10", "sparsity": "0.45"}
+{"num_updates": "14", "sparsi
+"""
+
+
+def write_log(path, text=LOG):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_train_log_lines_of_every_kind(tmp_path):
+    log = trainlog.read_train_log(write_log(tmp_path / "train.log"))
+    assert log.curves == {
+        "sparsity": {5: 0.1, 10: 0.45, 12: 0.6},
+        "sparsity_input": {10: 0.5, 12: 0.7},
+        "threshold_input": {10: 0.02},
+    }
+    assert log.by_type("threshold") == {"input": {10: 0.02}}
+
+
+def test_logs_that_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected a training log, got .*No such file"):
+        trainlog.read_train_log(tmp_path / "absent.log")
+    dense = write_log(tmp_path / "dense.log", '{"num_updates": "5", "loss": "3"}\n[1]\n')
+    with pytest.raises(ValueError, match="dense.log without a line on sparsity; train with"):
+        trainlog.read_train_log(dense)
+
+
+def test_finding_the_log_of_a_checkpoint(tmp_path):
+    path = tmp_path / "run" / "c.pt"
+    assert trainlog.find_train_log(checkpoint(path=path)) is None
+    beside = write_log(tmp_path / "run" / "train.log")
+    assert trainlog.find_train_log(checkpoint(path=path)) == beside
+    named = write_log(tmp_path / "logs" / "a.log")
+    config = {"common": {"log_file": str(named)}}
+    assert trainlog.find_train_log(checkpoint(path=path, config=config)) == named
+
+
+def figure_of(monkeypatch):
+    """Keeps the last figure that `plot` saves, to look into it."""
+    kept = {}
+    save = plot._save
+
+    def keep(figure, path):
+        kept[path.name] = figure
+        return save(figure, path)
+
+    monkeypatch.setattr(plot, "_save", keep)
+    return kept
+
+
+def test_sparsity_plot_shows_every_gate(tmp_path, monkeypatch):
+    figures = figure_of(monkeypatch)
+    path = plot.plot_sparsity(two_reports(), tmp_path / "new")
+    assert path == tmp_path / "new" / "sparsity.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
+    large, small = figures["sparsity.png"].axes
+    assert large.get_title() == "large [1]: 98 of 113 kept"
+    widths = [round(float(bar.get_width()), 2) for bar in large.patches[:8]]
+    assert widths == [0, 50, 12.5, 0, 0, 100, 100, 9.09]
+    assert len(small.patches) == 6
+    labels = [label.get_text() for label in large.get_yticklabels()]
+    assert labels == ["embed_tokens", "gru.weight_ih_l0", "gru.weight_hh_l0", "out"]
+    assert "%" in large.get_xlabel()
+    (legend,) = figures["sparsity.png"].legends
+    titles = [text.get_text() for text in legend.get_texts()]
+    assert titles == ["reset gate r", "update gate z", "new state n", "no gates"]
+
+
+def test_training_plot_shows_both_quantities(tmp_path, monkeypatch):
+    figures = figure_of(monkeypatch)
+    log = trainlog.read_train_log(write_log(tmp_path / "train.log"))
+    path = plot.plot_training([log, log], ["a", "b"], tmp_path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    sparsity, _, threshold, _ = figures["training.png"].axes
+    lines = {line.get_label(): line for line in sparsity.lines}
+    assert list(lines["all types"].get_xdata()) == [5, 10, 12]
+    assert all(map(math.isclose, lines["all types"].get_ydata(), [10, 45, 60]))
+    assert list(threshold.lines[0].get_ydata()) == [0.02]
+    assert threshold.get_xlabel() == "update"
+    texts = [text.get_text() for text in figures["training.png"].legends[0].get_texts()]
+    assert texts == ["input", "all types"]
+
+
+def test_plots_need_matplotlib(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ValueError, match="expected matplotlib, got none installed; pip install"):
+        plot.plot_sparsity(two_reports(), tmp_path)
