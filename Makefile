@@ -13,7 +13,7 @@ help:
 	@echo "make quickstart  train, prune, evaluate and generate on CPU; results in OUT=$(OUT)"
 	@echo "make lint        style checks only"
 	@echo "make tables      rewrite the result tables of the READMEs from the JSON results"
-	@echo "make clean       remove $(VENV), caches and the quickstart's output"
+	@echo "make clean       remove $(VENV), caches and the examples' output"
 
 # Without the constraints pip would take the newest torch, several gigabytes of CUDA libraries.
 $(INSTALLED): setup.py pyproject.toml constraints.txt
@@ -37,5 +37,5 @@ tables: $(INSTALLED)
 	$(RUN) examples/tables.py
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) examples/*/out build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""What the package is and needs. Tool settings: pyproject.toml; tested versions: constraints.txt."""
+"""What the package is and needs; tool settings are in pyproject.toml."""
 
 import ast
 from pathlib import Path
@@ -31,7 +31,7 @@ def read_version() -> str:
 setup(
     name=PACKAGE,
     version=read_version(),
-    description="A fairseq plugin that trains recurrent networks into sparse ones, runs them packed",
+    description="fairseq plugin: trains recurrent networks into sparse ones, runs them packed",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",

@@ -34,15 +34,16 @@ def rnnprune(*arguments: object, log: Path | None = None) -> str:
 def run(command: Sequence[str], log: Path | None = None) -> str:
     """Runs a command; RuntimeError with its last lines if it fails."""
     lines = []
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
-    with open(log or os.devnull, "a", encoding="utf-8") as file:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "errors": "replace"}
+    with (
+        open(log or os.devnull, "a", encoding="utf-8") as file,
+        subprocess.Popen(command, text=True, **pipes) as process,
+    ):
         for line in process.stdout:
             lines.append(line)
             file.write(line)
             file.flush()
-    if process.wait():
+    if process.returncode:
         raise RuntimeError(
             f"run: expected exit status 0, got {process.returncode} from "
             f"{shlex.join(command)}\n{''.join(lines[-15:])}"

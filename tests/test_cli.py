@@ -1,61 +1,25 @@
 """The `rnnprune` command as a user meets it: output, exit status, one line per error."""
 
 import json
-import logging
-import math
 import re
 import subprocess
 import sys
 
 import pytest
 import torch
+from cli_runs import run, save_dense, save_sparse
 
 from fairseq_rnnprune import __version__, cli
-from fairseq_rnnprune.report.trainlog import read_train_log
-
-
-def run(capsys, *arguments):
-    """Runs the command; returns exit status, standard output and standard error."""
-    status = cli.main([str(a) for a in arguments])
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
-
-
-def save(path, weights, **more):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    parts = {
-        "model": weights,
-        "optimizer_history": [{"num_updates": 4000}],
-        "extra_state": {"train_iterator": {"epoch": 11, "iterations_in_epoch": 0}},
-    }
-    torch.save({**parts, **more}, path)
-    return path
 
 
 @pytest.fixture
 def dense(tmp_path):
-    """A dense model of 4000 updates in 10 epochs: |w| is 1 to 48, 0.1 to 4.8, 0.01 to 0.4."""
-    weights = {
-        "gru.weight_ih_l0": torch.arange(1.0, 49).view(12, 4),
-        "gru.weight_hh_l0": -torch.arange(1.0, 49).view(12, 4) / 10,
-        "gru.bias_ih_l0": torch.zeros(12),
-        "out.weight": torch.arange(1.0, 41).view(10, 4) / 100,
-    }
-    return save(tmp_path / "dense" / "c.pt", weights)
+    return save_dense(tmp_path)
 
 
 @pytest.fixture
 def sparse(tmp_path):
-    """A recurrent matrix that has lost 36 of 48 elements, in blocks of 2 x 2."""
-    weight = torch.zeros(12, 4)
-    weight[:4, :2] = 1.0
-    weight[4:6] = 1.0
-    weights = {"gru.weight_hh_l0": weight, "gru.weight_ih_l0": torch.ones(12, 4)}
-    state = {"rnnprune": {"block_shape": {"recurrent": [2, 2]}}}
-    path = save(tmp_path / "sparse" / "c.pt", weights, last_optimizer_state=state)
-    line = {"num_updates": "10", "sparsity": "0.3", "sparsity_recurrent": "0.6"}
-    (path.parent / "train.log").write_text(json.dumps({**line, "threshold_recurrent": 0.1}) + "\n")
-    return path
+    return save_sparse(tmp_path)
 
 
 def test_report_prints_a_table(capsys, sparse):
@@ -98,68 +62,6 @@ def test_a_log_found_beside_a_dense_model_is_passed_over(capsys, dense, tmp_path
     status, out, err = run(capsys, "report", dense, "--plot", tmp_path)
     assert (status, err) == (0, "")
     assert "sparsity.png" in out and "training.png" not in out
-
-
-def test_calibrate_by_hand(capsys, dense):
-    status, out, err = run(capsys, "calibrate", dense, "--sparsity", "0.5", "--json")
-    assert (status, err) == (0, "")
-    read = json.loads(out)
-    assert (read["updates"], read["epochs"]) == (4000, 10)
-    # An epoch is 400 updates, a quarter of the run 1000, half of it 2000.
-    assert read["schedule"] == {"start": 400, "ramp": 1000, "end": 2000, "freq": 100}
-    assert list(read["types"]) == ["recurrent", "input", "linear"]
-    figures = read["types"]["input"]
-    # 24 of 48 elements are below 25; theta = 2 q freq / (2 (1000 - 400) + 3 (2000 - 1000)).
-    assert figures["q"] == 25.0
-    assert figures["start_slope"] == pytest.approx(2 * 25 * 100 / 4200)
-    assert figures["ramp_slope"] == pytest.approx(1.5 * 2 * 25 * 100 / 4200)
-    # Masks change for the last time at update 1900.
-    last = (figures["start_slope"] * 601 + figures["ramp_slope"] * 901) / 100
-    assert figures["last_threshold"] == pytest.approx(last)
-    assert figures["sparsity"] == math.floor(last) / 48
-    assert figures["tensors"] == {"gru.weight_ih_l0": figures["sparsity"]}
-
-
-def test_calibrate_prints_options_to_paste(capsys, dense):
-    status, out, _ = run(capsys, "calibrate", dense, "--types", "recurrent,linear")
-    assert status == 0
-    assert out.splitlines()[-1] == (
-        "--optimizer pruned --prune-inner adam --prune-schedule ramp --prune-types recurrent,linear"
-        " --prune-q recurrent=4.4,linear=0.37 --prune-start 400 --prune-ramp 1000 --prune-end 2000"
-        " --prune-freq 100 --prune-ramp-factor 1.5 --prune-block-shape 1,1"
-    )
-    assert "for a run of 4000 updates in 10 epochs" in out
-
-
-def test_calibrate_options_by_type_and_for_high_sparsity(capsys, dense):
-    _, out, _ = run(
-        *(capsys, "calibrate", dense, "--types", "recurrent,input", "--score", "l2"),
-        *("--block-shape", "recurrent=2,2,input=1,4", "--sparsity", "0.96", "--freq", "50"),
-        *("--ramp-factor", "2"),
-    )
-    options = out.splitlines()[-1]
-    assert "--prune-block-shape recurrent=2,2,input=1,4" in options
-    assert "--prune-freq 50 --prune-ramp-factor 2 " in options
-    assert options.endswith("--prune-score l2 --prune-max-sparsity 0.98")
-
-
-def test_calibrate_warns_where_the_cap_would_stop_the_ramp(capsys, dense):
-    _, out, _ = run(capsys, "calibrate", dense, "--types", "input", "--ramp-factor", "2")
-    assert "input: more than 0.95, where --prune-max-sparsity stops it" in out
-
-
-@pytest.mark.parametrize(
-    "given, updates, epochs, start",
-    [
-        (["--updates", "8000"], 8000, 20, 400),
-        (["--epochs", "20"], 8000, 20, 400),
-        (["--updates", "8000", "--epochs", "10"], 8000, 10, 800),
-    ],
-)
-def test_calibrate_for_another_run(capsys, dense, given, updates, epochs, start):
-    _, out, _ = run(capsys, "calibrate", dense, "--json", *given)
-    read = json.loads(out)
-    assert (read["updates"], read["epochs"], read["schedule"]["start"]) == (updates, epochs, start)
 
 
 @pytest.mark.parametrize(
@@ -248,36 +150,3 @@ def test_a_reader_that_leaves_early_is_no_error(root, dense):
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 0
-
-
-def test_a_real_training_by_the_options_that_calibrate_prints(capsys, caplog, tmp_path):
-    import fairseq_runs as runs
-
-    # fairseq's command sets this level; its main function, which runs here, does not.
-    caplog.set_level(logging.INFO)
-    data = runs.make_data(tmp_path)
-    runs.run_train(data, tmp_path / "dense", "--optimizer", "adam")
-    last = tmp_path / "dense" / "checkpoint_last.pt"
-    capsys.readouterr()
-    length = ["--updates", "10", "--epochs", "1", "--freq", "1"]
-    status, out, err = run(capsys, "calibrate", last, *length, "--sparsity", "0.7", "--json")
-    assert (status, err) == (0, "")
-    calibrated = json.loads(out)
-
-    log = tmp_path / "train.log"
-    options = [*calibrated["options"].split(), "--log-file", str(log)]
-    runs.run_train(data, tmp_path / "ramp", *options)
-    capsys.readouterr()
-    pruned = tmp_path / "ramp" / "checkpoint_last.pt"
-    status, out, err = run(capsys, "report", last, pruned, "--json", "--plot", tmp_path)
-    assert (status, err) == (0, "")
-    read = json.loads(out)
-    assert [len(c["tensors"]) for c in read["checkpoints"]] == [10, 10]
-    assert len(read["plots"]) == 2
-    curves = read_train_log(log).curves
-    totals = {t["type"]: t["sparsity"] for t in read["checkpoints"][1]["totals"]}
-    for type, figures in calibrated["types"].items():
-        last_logged = list(curves[f"sparsity_{type}"].values())[-1]
-        assert totals[type] == pytest.approx(last_logged, abs=1e-4)
-        threshold = list(curves[f"threshold_{type}"].values())[-1]
-        assert threshold == pytest.approx(figures["last_threshold"], abs=2e-6)

@@ -83,7 +83,9 @@ def test_interactive_answers_every_line_in_order(data, checkpoint, capsys, tmp_p
     assert re.findall(r"^H-(\d+)\t", capsys.readouterr().out, re.M) == ["0", "1", "2"]
 
 
-def test_validate(data, checkpoint, caplog):
+def test_validate(data, checkpoint, caplog, monkeypatch):
+    # It would take pytest's own handlers off the root logger.
+    monkeypatch.setattr(validate, "reset_logging", lambda: None)
     arguments = [str(data), "--task", "language_modeling", "--path", str(checkpoint), "--cpu"]
     arguments += ["--valid-subset", "valid", "--batch-size", "4", "--num-workers", "0"]
     args = options.parse_args_and_arch(options.get_validation_parser(), arguments)

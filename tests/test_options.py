@@ -44,7 +44,9 @@ def test_updates_epochs_and_per_cent():
 
 
 def test_a_short_training_starts_before_its_ramp():
-    assert recurrent(max_epoch=2, prune_schedule="ramp", prune_q="1").start == 250
+    ramp = {"prune_schedule": "ramp", "prune_q": "1"}
+    assert recurrent(max_epoch=5, **ramp).start == 1000  # its ramp begins at 1250
+    assert recurrent(max_epoch=2, **ramp).start == 250
     assert recurrent(max_epoch=0, max_update=200, prune_freq=5).start == 25
 
 

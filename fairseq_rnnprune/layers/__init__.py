@@ -1,21 +1,7 @@
-"""Prunable layers. Packing follows: until then they are torch's own."""
+"""Recurrent and linear layers that train dense and run packed at inference (torch only)."""
 
-from torch import nn
+from .gru import GRU
+from .linear import Linear
+from .packing import PACKED_CHOICES, choose_block_shape
 
-PACKED_CHOICES = ("auto", "dense", "fp32", "bf16", "int8")
-
-
-class GRU(nn.GRU):
-    """torch.nn.GRU with a choice of packing."""
-
-    def __init__(self, *args, packed: str = "auto", **kwargs):
-        super().__init__(*args, **kwargs)
-        self.packed = packed
-
-
-class Linear(nn.Linear):
-    """torch.nn.Linear with a choice of packing."""
-
-    def __init__(self, *args, packed: str = "auto", **kwargs):
-        super().__init__(*args, **kwargs)
-        self.packed = packed
+__all__ = ["GRU", "PACKED_CHOICES", "Linear", "choose_block_shape"]

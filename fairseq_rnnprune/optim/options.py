@@ -11,7 +11,14 @@ from typing import Any, List, Optional, TypeVar
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
-from fairseq_rnnprune.pruning import TYPES, CubicSchedule, OneShotSchedule, RampSchedule, Schedule
+from fairseq_rnnprune.pruning import (
+    TYPES,
+    CubicSchedule,
+    OneShotSchedule,
+    RampSchedule,
+    Schedule,
+    default_start,
+)
 
 T = TypeVar("T")
 
@@ -129,11 +136,9 @@ def build_schedules(cfg: Any, types: list[str], epoch_length: Optional[int]) -> 
         given = getattr(cfg, option[2:].replace("-", "_"))
         return _updates(cfg, option, default if given is None else given, epoch_length)
 
-    def start_before(update: int) -> int:
-        # A run of a few epochs has no second epoch so early.
-        if cfg.prune_start is None:
-            return min(updates("--prune-start", "1e"), update)
-        return updates("--prune-start", "")
+    def start_before(ramp: int) -> int:
+        start = updates("--prune-start", "1e")
+        return default_start(start, ramp) if cfg.prune_start is None else start
 
     if cfg.prune_schedule == "ramp":
         if cfg.prune_q is None:
@@ -143,7 +148,7 @@ def build_schedules(cfg: Any, types: list[str], epoch_length: Optional[int]) -> 
             )
         q = _by_type("--prune-q", cfg.prune_q, types, float)
         ramp, end = updates("--prune-ramp", "25%"), updates("--prune-end", "50%")
-        start = start_before(ramp // 2)
+        start = start_before(ramp)
         return {
             t: RampSchedule.from_quantile(
                 q[t], start, ramp, end, cfg.prune_freq, cfg.prune_ramp_factor
@@ -153,7 +158,7 @@ def build_schedules(cfg: Any, types: list[str], epoch_length: Optional[int]) -> 
     final = _by_type("--prune-sparsity", cfg.prune_sparsity, types, float)
     if cfg.prune_schedule == "cubic":
         end = updates("--prune-end", "50%")
-        start = start_before(end // 4)
+        start = start_before(end // 2)
         return {t: CubicSchedule(start, end, cfg.prune_freq, final[t]) for t in types}
     return {t: OneShotSchedule(updates("--prune-start", "50%"), final[t]) for t in types}
 

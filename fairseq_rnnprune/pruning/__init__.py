@@ -10,7 +10,7 @@ from .mask import (
 )
 from .prunable import TYPES, Prunable, find_prunable, read_tag, tag_prunable
 from .pruner import Pruner
-from .schedule import CubicSchedule, OneShotSchedule, RampSchedule, Schedule
+from .schedule import CubicSchedule, OneShotSchedule, RampSchedule, Schedule, default_start
 
 __all__ = [
     "TYPES",
@@ -23,6 +23,7 @@ __all__ = [
     "block_scores",
     "block_sizes",
     "check_block_shape",
+    "default_start",
     "expand_mask",
     "find_prunable",
     "mask_from_zeros",

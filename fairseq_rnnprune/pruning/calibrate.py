@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .mask import BlockShape, block_scores, block_sizes, check_block_shape, select_lowest
 from .prunable import Prunable, find_prunable
+from .schedule import default_start
 
 # A padding row or a few dead inputs are normal; more zeros than this were pruned.
 MAX_ZEROS = 0.1
@@ -29,7 +30,7 @@ class ScoredWeight:
 
     def pruned_below(self, threshold: float) -> int:
         """Elements in blocks that score below `threshold` (Algorithm 1 of arXiv 1704.05119)."""
-        return int(self.sizes[self.scores < threshold].sum())
+        return int((self.sizes * (self.scores < threshold)).sum())
 
 
 def score_weights(
@@ -86,7 +87,7 @@ def default_window(updates: int, epochs: float) -> tuple[int, int, int]:
     """Chooses (start, ramp, end) for a run of so many updates (arXiv 1704.05119, Table 1).
 
     Pruning starts with the second epoch, its slope rises at 25 % of the run and masks are final
-    from 50 % on. A run of less than eight epochs starts halfway to its ramp.
+    from 50 % on; `default_start` says where a run of a few epochs starts.
     """
     if updates < 1 or epochs <= 0:
         raise ValueError(
@@ -94,7 +95,7 @@ def default_window(updates: int, epochs: float) -> tuple[int, int, int]:
             f"got {updates} updates in {epochs:g} epochs"
         )
     ramp, end = round(0.25 * updates), round(0.5 * updates)
-    return min(round(updates / epochs), ramp // 2), ramp, end
+    return default_start(round(updates / epochs), ramp), ramp, end
 
 
 def _check_dense(type: str, weights: list[Tensor]) -> None:

@@ -104,7 +104,7 @@ def select_lowest(scores: Tensor, sizes: Tensor, count: int) -> Tensor:
     pivot = by_element.kthvalue(count).values
     chosen = flat_scores < pivot
     ties = (flat_scores == pivot).nonzero().flatten()
-    room = count - int(flat_sizes[chosen].sum())
+    room = count - int((flat_sizes * chosen).sum())
     chosen[ties[flat_sizes[ties].cumsum(0) <= room]] = True
     return chosen.view(scores.shape)
 

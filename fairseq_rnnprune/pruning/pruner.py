@@ -139,7 +139,7 @@ class Pruner:
         scores = [w.scores(self.score) for w in weights]
         total = sum(w.weight.numel() for w in weights)
         pruned = sum(
-            int(w.sizes[s < threshold].sum()) for w, s in zip(weights, scores, strict=True)
+            int((w.sizes * (s < threshold)).sum()) for w, s in zip(weights, scores, strict=True)
         )
         if pruned <= self.max_sparsity * total:
             self.thresholds[type] = threshold

@@ -149,6 +149,14 @@ class OneShotSchedule:
         return self.final if n >= self.update else 0.0
 
 
+def default_start(epoch_length: int, ramp: int) -> int:
+    """Where pruning starts if nobody says: with the second epoch (arXiv 1704.05119, Table 1).
+
+    Where the ramp begins no later than that, as in a run of a few epochs: halfway to it.
+    """
+    return epoch_length if epoch_length < ramp else ramp // 2
+
+
 def _is_mask_update(n: int, start: int, end: int, freq: int) -> bool:
     return start < n < end and n % freq == 0
 

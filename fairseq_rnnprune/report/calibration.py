@@ -41,7 +41,7 @@ class Calibration:
 
     def last_threshold(self, type: str) -> float:
         """The threshold in force when masks are final."""
-        return self.schedules[type].threshold(self.schedule.ramp)
+        return self.schedules[type].threshold(self.schedule.end)
 
     def sparsity(self, type: str) -> float:
         """Fraction of the dense weights below the last threshold: what the ramp aims at."""

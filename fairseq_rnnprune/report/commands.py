@@ -35,8 +35,8 @@ def add_report(subcommands: argparse._SubParsersAction) -> None:
         action="append",
         default=[],
         metavar="TRAINLOG",
-        help="JSON log of a training for --plot; repeatable (default: train.log beside each "
-        "checkpoint, if it is there)",
+        help="JSON log of a training for --plot; repeatable (default: each checkpoint's own "
+        "--log-file, or train.log beside it, if there is one)",
     )
     add_block_shape(parser, "as the checkpoint was trained, else 1,1")
     add_types(parser, "all that a checkpoint has")

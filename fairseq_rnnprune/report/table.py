@@ -146,13 +146,14 @@ def _tensor_rows(p: Prunable, weight: Tensor, block_shape: BlockShape) -> list[R
         names = GATE_NAMES.get(p.gates) or [str(i) for i in range(p.gates)]
         pieces += [(n, w, 1) for n, w in zip(names, weight.chunk(p.gates), strict=True)]
     rows = [_count(p, gate, w, block_shape, gates) for gate, w, gates in pieces]
-    if p.type not in PACKED_TYPES or _value_bytes(rows[0], block_shape) >= rows[0].dense_bytes:
+    dense_bytes = rows[0].dense_bytes
+    if p.type not in PACKED_TYPES or _least_packed_bytes(rows[0], block_shape) >= dense_bytes:
         return rows
     sizes = [
         BlockSparseMatrix.from_dense(w.float(), block_shape, PACKED_DTYPE, gates).nbytes
         for _, w, gates in pieces
     ]
-    if sizes[0] >= rows[0].dense_bytes:
+    if sizes[0] >= dense_bytes:
         return rows
     return [
         replace(row, stored_bytes=size, packed=True) for row, size in zip(rows, sizes, strict=True)
@@ -180,9 +181,9 @@ def _count(
     )
 
 
-def _value_bytes(row: Row, block_shape: BlockShape) -> int:
-    """Bytes of the values alone: packing what is nearly dense is slow and cannot pay."""
-    return row.kept_blocks * block_shape[0] * block_shape[1] * PACKED_DTYPE.itemsize
+def _least_packed_bytes(row: Row, block_shape: BlockShape) -> int:
+    """Values and 16-bit columns alone: packing what is nearly dense is slow and cannot pay."""
+    return row.kept_blocks * (block_shape[0] * block_shape[1] * PACKED_DTYPE.itemsize + 2)
 
 
 def _unpruned_row(name: str, tensor: Tensor) -> Row:

@@ -85,9 +85,10 @@ def matmul(
 ) -> Tensor:
     """x [B, K] times the transpose of W [M, K], plus bias [M]: float32 [B, M].
 
-    Any strides; float32, float16 or bfloat16, computed in float32. For inference: ValueError when
-    a gradient is asked for. Unlike a dense product, NaN or inf in x only reaches the rows of W that
-    have a weight there.
+    x and bias may have any strides and be float32, float16 or bfloat16; the arithmetic is float32.
+    NaN and inf in x reach the outputs that have a weight there, others not necessarily. TypeError
+    or ValueError for a wrong type, dtype, shape or device, for a backend that cannot run, and where
+    a gradient is asked for: packed weights are for inference.
     """
     _check_matrix("matmul", W)
     x = _check_activations("matmul", "x", x, ("B", W.shape[1]), W)

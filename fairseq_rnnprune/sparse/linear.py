@@ -42,8 +42,9 @@ class SparseLinear(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., K] to [..., M]; errors as in `matmul`."""
         y = matmul(self.W, x.reshape(-1, x.shape[-1]), self.bias, self.backend)
-        return y.view(*x.shape[:-1], -1).to(x.dtype)
+        return y.view(*x.shape[:-1], self.W.shape[0]).to(x.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SparseLinear:
         # fn is what .to(), .half() or .cuda() do to a tensor; only its device concerns us.

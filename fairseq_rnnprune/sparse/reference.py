@@ -39,10 +39,10 @@ def gru_step(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> Tensor:
     r = sigmoid(x_r + h_r), z = sigmoid(x_z + h_z), n = tanh(x_n + r * h_n), n + z * (h - n).
     The biases are part of the products.
     """
-    x_r, x_z, x_n = gates_x.chunk(3, dim=1)
-    h_r, h_z, h_n = gates_h.chunk(3, dim=1)
-    r = torch.sigmoid(x_r + h_r)
-    z = torch.sigmoid(x_z + h_z)
+    H = h.shape[1]
+    x_rz, x_n = gates_x.split((2 * H, H), dim=1)
+    h_rz, h_n = gates_h.split((2 * H, H), dim=1)
+    r, z = torch.sigmoid(x_rz + h_rz).chunk(2, dim=1)
     n = torch.tanh(x_n + r * h_n)
     return torch.lerp(n, h, z)
 

@@ -1,0 +1,35 @@
+"""Linear: torch.nn.Linear that can run packed at inference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fairseq_rnnprune.sparse import SparseLinear
+
+from .packing import Packable, check_choice, choose_block_shape
+
+
+class Linear(Packable, nn.Linear):
+    """torch.nn.Linear: its arguments, parameters, initialisation and forward, until packed.
+
+    The weight may be tied to an embedding, which stays dense. `packed` is one of PACKED_CHOICES,
+    obeyed by `pack`.
+    """
+
+    def __init__(self, *args: Any, packed: str = "auto", **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.packed = check_choice(packed, "the option packed")
+        self.sparse = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As torch.nn.Linear's."""
+        return super().forward(input) if self.sparse is None else self.sparse(input)
+
+    def _weights(self) -> list[Tensor]:
+        return [self.weight.detach()]
+
+    def _packed_copy(self, dtype: torch.dtype) -> SparseLinear:
+        return SparseLinear.from_dense(self, choose_block_shape(self.weight, 1), dtype)

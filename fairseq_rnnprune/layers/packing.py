@@ -1,0 +1,137 @@
+"""How a layer runs at inference: one place decides, packs and says why.
+
+The choice is the layer's option `packed`. While that is "auto", the environment variable
+RNNPRUNE_PACKED, if set, takes its place; any other option wins over the variable.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fairseq_rnnprune.sparse import BlockShape, BlockSparseMatrix, SparseLinear, choose_backend
+
+logger = logging.getLogger(__name__)
+
+ENVIRONMENT = "RNNPRUNE_PACKED"
+PACKED_CHOICES = ("auto", "dense", "fp32", "bf16", "int8")
+DTYPES = {
+    "auto": torch.float32,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "int8": torch.int8,
+}
+
+# PLACEHOLDER
+AUTO_MAX_DENSITY = ((2**20, 0.15), (2**22, 0.20))
+
+
+def check_choice(choice: Any, source: str) -> str:
+    """The choice as a string; ValueError, naming its source, if it is not in PACKED_CHOICES."""
+    if str(choice) not in PACKED_CHOICES:
+        raise ValueError(
+            f"pack: expected {source} among {', '.join(PACKED_CHOICES)}, got {str(choice)!r}"
+        )
+    return str(choice)
+
+
+def resolve_choice(option: str) -> str:
+    """What the option says or, where it says auto, the environment variable."""
+    if option != "auto":
+        return option
+    return check_choice(os.environ.get(ENVIRONMENT) or "auto", ENVIRONMENT)
+
+
+def choose_block_shape(weight: Tensor, gates: int) -> BlockShape:
+    """The block shape to pack a weight with: single elements, for CSR is what runs them."""
+    return (1, 1)
+
+
+def reason_to_stay_dense(weights: Sequence[Tensor]) -> str | None:
+    """Why packing a layer of these weights would not be faster; None if it should be."""
+    elements = sum(weight.numel() for weight in weights)
+    density = sum(int(weight.count_nonzero()) for weight in weights) / elements
+    limits = [limit for least, limit in AUTO_MAX_DENSITY if elements >= least]
+    if not limits:
+        return f"{elements:,} weights are too few, packing pays from {AUTO_MAX_DENSITY[0][0]:,}"
+    if density > limits[-1]:
+        return f"density {density:.3f} is too high, packing pays up to {limits[-1]}"
+    return None
+
+
+class Packable(nn.Module):
+    """What prunable layers share: dense parameters and, once packed, a copy of them that runs.
+
+    Parameters and state dict are the same before and after packing. The copy does not follow a
+    change of them, so training mode and loading a state dict drop it.
+    """
+
+    packed: str
+    sparse: nn.Module | None
+
+    def _weights(self) -> list[Tensor]:
+        """Every weight [M, K] that the packed copy holds."""
+        raise NotImplementedError
+
+    def _packed_copy(self, dtype: torch.dtype) -> nn.Module:
+        """The layer with its weights packed as `dtype`."""
+        raise NotImplementedError
+
+    def pack(self, choice: str | None = None, name: str = "") -> None:
+        """Packs the layer for inference or leaves it dense, and logs which of both and why.
+
+        choice: one of PACKED_CHOICES; None asks the option `packed`, then the environment. fp32,
+        bf16 and int8 always pack; auto packs fp32 where that is faster. ValueError for another
+        choice and for weights with NaN or inf.
+        """
+        choice = resolve_choice(self.packed) if choice is None else check_choice(choice, "choice")
+        self.sparse, outcome = self._pack_as(choice)
+        logger.info("%s (packed=%s): %s", name or type(self).__name__, choice, outcome)
+
+    def _pack_as(self, choice: str) -> tuple[nn.Module | None, str]:
+        """The packed copy, or None to stay dense, and a line that describes or explains it."""
+        if choice == "dense":
+            return None, "stays dense"
+        if choice == "auto" and (reason := reason_to_stay_dense(self._weights())):
+            return None, f"stays dense, {reason}"
+        sparse = self._packed_copy(DTYPES[choice])
+        matrices = [part.W for part in sparse.modules() if isinstance(part, SparseLinear)]
+        backends = {_backend_of(matrix) for matrix in matrices}
+        if choice == "auto" and "reference" in backends:
+            return None, f"stays dense, no fast backend runs on {matrices[0].device}"
+        return sparse, f"packed, {_summary(matrices)}, backend {', '.join(sorted(backends))}"
+
+    def make_generation_fast_(self, name: str = "", **kwargs: Any) -> None:
+        """fairseq's hook, called when a loaded model is about to generate: packs the layer."""
+        self.pack(name=name)
+
+    def train(self, mode: bool = True) -> Packable:
+        """As in torch; training drops the packed copy."""
+        if mode:
+            self.sparse = None
+        return super().train(mode)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.sparse = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+
+def _backend_of(matrix: BlockSparseMatrix) -> str:
+    x = torch.zeros(1, matrix.shape[1], device=matrix.device)
+    return choose_backend(matrix, x).name
+
+
+def _summary(matrices: Sequence[BlockSparseMatrix]) -> str:
+    elements = sum(rows * columns for rows, columns in (matrix.shape for matrix in matrices))
+    nonzeros = sum(int(matrix.values.count_nonzero()) for matrix in matrices)
+    stored = sum(matrix.values.numel() for matrix in matrices)
+    nbytes = sum(matrix.nbytes for matrix in matrices)
+    return (
+        f"density {nonzeros / elements:.3f}, stored {stored / elements:.3f}, "
+        f"{nbytes:,} bytes (dense fp32 {4 * elements:,})"
+    )

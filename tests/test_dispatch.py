@@ -1,0 +1,117 @@
+import pytest
+import torch
+
+from fairseq_rnnprune.sparse import (
+    BlockSparseMatrix,
+    available_backends,
+    choose_backend,
+    explain,
+    gru_sequence,
+    matmul,
+)
+
+
+@pytest.fixture
+def W():
+    return BlockSparseMatrix.from_dense(torch.eye(6, 2), (2, 1), gates=3)
+
+
+@pytest.fixture
+def no_mkl(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+
+
+def test_order_of_preference():
+    assert available_backends() == ["torch_csr", "reference"]
+
+
+def test_default_on_the_cpu_is_csr(W):
+    x = torch.ones(1, 2)
+    assert explain(W, x) == {"torch_csr": [], "reference": []}
+    assert choose_backend(W, x).name == "torch_csr"
+    matmul(W, x)
+    assert "torch_csr" in W.cache
+
+
+def test_forced_reference_runs_the_reference(W):
+    matmul(W, torch.ones(1, 2), backend="reference")
+    gru_sequence(W, torch.ones(1, 1, 6), torch.ones(1, 2), backend="reference")
+    assert not W.cache
+
+
+def test_default_without_mkl_is_the_reference(W, no_mkl):
+    assert available_backends() == ["reference"]
+    assert explain(W, torch.ones(1, 2))["torch_csr"] == ["needs a torch built with MKL"]
+    assert matmul(W, torch.ones(1, 2)).tolist() == [[1.0, 1.0, 0.0, 0.0, 0.0, 0.0]]
+    assert not W.cache
+
+
+def test_forced_backend_never_falls_back(W, no_mkl):
+    with pytest.raises(ValueError, match="expected a call that torch_csr can run"):
+        matmul(W, torch.ones(1, 2), backend="torch_csr")
+    with pytest.raises(ValueError, match="expected a call that torch_csr can run"):
+        gru_sequence(W, torch.ones(1, 1, 6), torch.ones(1, 2), backend="torch_csr")
+
+
+def test_error_names_inputs_and_every_reason(W, no_mkl):
+    message = (
+        r"got BlockSparseMatrix\(6 x 2, gates=3, blocks=2 x 1, float32, .*\) and "
+        r"x \[1, 2\] float32 on meta, but torch_csr needs a torch built with MKL, "
+        r"runs on the CPU, not on meta; backend=None chooses another"
+    )
+    with pytest.raises(ValueError, match=message):
+        choose_backend(W, torch.ones(1, 2, device="meta"), "torch_csr")
+
+
+def test_unknown_backend(W):
+    with pytest.raises(ValueError, match="among torch_csr, reference, got 'cuda'; None chooses"):
+        matmul(W, torch.ones(1, 2), backend="cuda")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"W": torch.eye(6, 2)}, TypeError, "W to be a BlockSparseMatrix, got Tensor; pack it"),
+        ({"x": [[1.0, 2.0]]}, TypeError, "expected x to be a tensor, got list"),
+        ({"x": torch.ones(2)}, ValueError, r"expected x \[B, 2\], got \[2\]"),
+        ({"x": torch.ones(1, 3)}, ValueError, r"expected x \[B, 2\], got \[1, 3\]"),
+        ({"x": torch.ones(1, 2).double()}, ValueError, "expected x in float32, .*float64"),
+        ({"x": torch.ones(1, 2).int()}, ValueError, "got torch.int32; convert it with .float"),
+        ({"x": torch.ones(1, 2, device="meta")}, ValueError, "x on cpu like W, got meta; move"),
+        ({"x": torch.ones(1, 2, requires_grad=True)}, ValueError, "no gradient, got x .*no_grad"),
+        ({"bias": 1.0}, TypeError, "expected bias to be a tensor, got float"),
+        ({"bias": torch.ones(2)}, ValueError, r"expected bias \[6\], got \[2\]"),
+        ({"bias": torch.ones(6, 1)}, ValueError, r"expected bias \[6\], got \[6, 1\]"),
+        ({"bias": torch.ones(6).long()}, ValueError, "expected bias in float32"),
+    ],
+)
+def test_bad_input_of_matmul(W, arguments, error, message):
+    with pytest.raises(error, match="matmul: .*" + message):
+        matmul(**{"W": W, "x": torch.ones(1, 2), **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"W": None}, TypeError, "W to be a BlockSparseMatrix, got NoneType"),
+        ({"gates_x": torch.ones(0, 1, 6)}, ValueError, r"at least one step, got .*\[0, 1, 6\]"),
+        ({"gates_x": torch.ones(2, 3, 6)}, ValueError, r"gates_x \[T, 1, 6\], got \[2, 3, 6\]"),
+        ({"h": torch.ones(1, 3)}, ValueError, r"expected h \[B, 2\], got \[1, 3\]"),
+        ({"bias": torch.ones(3)}, ValueError, r"expected bias \[6\], got \[3\]"),
+    ],
+)
+def test_bad_input_of_gru_sequence(W, arguments, error, message):
+    with pytest.raises(error, match="gru_sequence: .*" + message):
+        gru_sequence(**{"W": W, "gates_x": torch.ones(2, 1, 6), "h": torch.ones(1, 2), **arguments})
+
+
+def test_gru_sequence_refuses_a_weight_that_is_not_recurrent():
+    W = BlockSparseMatrix.from_dense(torch.ones(6, 3), (1, 1))
+    with pytest.raises(ValueError, match=r"expected W \[3H, H\] .*got W \[6, 3\]"):
+        gru_sequence(W, torch.ones(1, 1, 6), torch.ones(1, 3))
+
+
+def test_gradients_may_be_on_where_none_is_asked_for(W):
+    with torch.no_grad():
+        y = matmul(W, torch.ones(1, 2, requires_grad=True))
+    assert not y.requires_grad

@@ -1,0 +1,73 @@
+"""Running commands and keeping their figures; the tables that are made of them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fairseq_rnnprune import experiment
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_a_failing_command_says_what_it_printed(tmp_path):
+    command = [sys.executable, "-c", "print('cause'); raise SystemExit(3)"]
+    with pytest.raises(RuntimeError, match=r"exit status 0, got 3 from (?s:.*)cause"):
+        experiment.run(command, tmp_path / "log")
+    assert (tmp_path / "log").read_text() == "cause\n"
+    assert experiment.run([sys.executable, "-c", "print(1)"]) == "1\n"
+
+
+def test_figures_are_read_from_fairseqs_output(tmp_path):
+    output = "| Evaluated 82,430 tokens in 3.0s\n| Loss (base 2): 6.7, Perplexity: 104.52\n"
+    assert experiment.perplexity(output) == (104.52, 82430)
+    with pytest.raises(ValueError, match="expected the output of fairseq-eval-lm"):
+        experiment.perplexity("nothing")
+    log = tmp_path / "train.log"
+    log.write_text('x | INFO | train | {"epoch": 1, "train_wall": "7"}\nnoise\n')
+    assert experiment.last_training_row(log) == {"epoch": 1, "wall": "7"}
+    log.write_text("noise\n")
+    with pytest.raises(ValueError, match="expected fairseq's JSON log, got no row"):
+        experiment.last_training_row(log)
+
+
+def test_a_result_names_command_seed_commit_machine_and_versions(tmp_path):
+    path = experiment.save_result(tmp_path, "run", 7, "do it", {"ppl": 1.5}, note="n")
+    result = json.loads(path.read_text())
+    assert path.name == "run-s7.json"
+    assert (result["name"], result["seed"], result["command"]) == ("run", 7, "do it")
+    assert result["figures"] == {"ppl": 1.5} and result["note"] == "n"
+    assert result["commit"] and result["machine"]["cores"] and "torch" in result["versions"]
+    assert [p.name for p in tmp_path.iterdir()] == ["run-s7.json"]
+
+
+def test_a_table_is_made_of_result_files(tmp_path):
+    sys.path.insert(0, str(ROOT / "examples"))
+    try:
+        from tables import table
+    finally:
+        sys.path.pop(0)
+    layout = {"order": ["b", "a"], "columns": [["run", "{name}"], ["x", "{figures[x]:.1f}"]]}
+    (tmp_path / "table.json").write_text(json.dumps(layout))
+    for name, x in (("a", 1), ("b", 2)):
+        experiment.save_result(tmp_path, name, 1, "", {"x": x})
+    assert table(tmp_path) == "| run | x |\n| --- | --- |\n| b | 2.0 |\n| a | 1.0 |\n"
+
+
+def test_the_tables_of_the_readmes_agree_with_the_results():
+    command = [sys.executable, str(ROOT / "examples" / "tables.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_result_is_complete():
+    files = [*ROOT.glob("examples/*/results/*-s*.json"), *ROOT.glob("benchmarks/results/*/*.json")]
+    for path in files:
+        if path.name == "table.json":
+            continue
+        result = json.loads(path.read_text())
+        for key in ("command", "seed", "commit", "machine", "versions", "figures"):
+            assert key in result, f"{path.name}: no {key}"
+        assert "changes" not in result["commit"], f"{path.name}: code differed from its commit"

@@ -1,0 +1,277 @@
+import copy
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from fairseq_rnnprune import layers
+from fairseq_rnnprune.layers import GRU, PACKED_CHOICES, Linear, choose_block_shape, packing
+from fairseq_rnnprune.sparse import SparseGRU, SparseLinear
+from tolerances import assert_close
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    monkeypatch.delenv(packing.ENVIRONMENT, raising=False)
+
+
+@pytest.fixture
+def any_size(monkeypatch):
+    """`auto` packs layers of every size up to a density of 0.3."""
+    monkeypatch.setattr(packing, "AUTO_MAX_DENSITY", ((1, 0.3),))
+
+
+@pytest.fixture
+def log(caplog):
+    caplog.set_level(logging.INFO, logger="fairseq_rnnprune")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def pruned(layer, keep_every=5):
+    """Keeps every n-th weight."""
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            if parameter.dim() == 2:
+                mask = torch.arange(parameter.numel()) % keep_every == 0
+                parameter *= mask.view_as(parameter)
+    return layer.eval()
+
+
+def dense_of(layer):
+    """The same layer of torch, in float64."""
+    dense = copy.deepcopy(layer).double()
+    dense.pack("dense")
+    return dense
+
+
+@pytest.mark.parametrize(
+    ("ours", "torchs", "arguments", "options"),
+    [
+        (GRU, nn.GRU, (6, 5, 2), {"batch_first": True, "bidirectional": True, "dropout": 0.0}),
+        (Linear, nn.Linear, (6, 5), {"bias": False}),
+    ],
+)
+def test_until_packed_it_is_torch_s_layer(ours, torchs, arguments, options):
+    torch.manual_seed(0)
+    layer = ours(*arguments, **options)
+    torch.manual_seed(0)
+    expected = torchs(*arguments, **options)
+    assert list(layer.state_dict()) == list(expected.state_dict())
+    for name, parameter in expected.state_dict().items():
+        assert torch.equal(layer.state_dict()[name], parameter)
+    x = torch.randn(2, 3, 6)
+    results, expectations = layer(x), expected(x)
+    if ours is Linear:
+        results, expectations = (results,), (expectations,)
+    for result, expectation in zip(results, expectations, strict=True):
+        assert torch.equal(result, expectation)
+    results[0].sum().backward()
+    assert all(parameter.grad is not None for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize("choice", list(DTYPES))
+def test_a_packed_gru_runs_packed(choice):
+    gru = pruned(GRU(6, 5, 2, batch_first=True, packed=choice))
+    state = copy.deepcopy(gru.state_dict())
+    gru.make_generation_fast_(name="decoder.gru", beamable_mm_beam_size=None, need_attn=False)
+    assert isinstance(gru.sparse, SparseGRU)
+    assert gru.sparse.layers[1][0].recurrent.W.dtype == DTYPES[choice]
+    assert gru.sparse.layers[1][0].recurrent.W.gates == 3
+    x, h_0 = torch.randn(4, 3, 6), torch.randn(2, 4, 5)
+    with torch.no_grad():
+        results = gru(x, h_0)
+        oracle = dense_of(gru)(x.double(), h_0.double())
+    for result, expected in zip(results, oracle, strict=True):
+        assert_close(result, expected, DTYPES[choice])
+    assert "torch_csr" in gru.sparse.layers[0][0].recurrent.W.cache
+    assert list(gru.state_dict()) == list(state)
+    assert all(torch.equal(gru.state_dict()[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("choice", list(DTYPES))
+def test_a_packed_linear_runs_packed(choice):
+    linear = pruned(Linear(6, 5, packed=choice))
+    linear.make_generation_fast_()
+    assert isinstance(linear.sparse, SparseLinear)
+    assert linear.sparse.W.dtype == DTYPES[choice]
+    x = torch.randn(2, 3, 6)
+    with torch.no_grad():
+        assert_close(linear(x), dense_of(linear)(x.double()), DTYPES[choice])
+    assert "torch_csr" in linear.sparse.W.cache
+    assert sorted(linear.state_dict()) == ["bias", "weight"]
+
+
+def test_dense_choice_stays_dense(log):
+    gru = pruned(GRU(6, 5, packed="dense"))
+    gru.make_generation_fast_("gru")
+    assert gru.sparse is None
+    assert log() == ["gru (packed=dense): stays dense"]
+
+
+def test_pack_takes_a_choice_of_its_own_and_can_undo():
+    linear = pruned(Linear(6, 5, packed="int8"))
+    linear.pack("fp32")
+    assert linear.sparse.W.dtype == torch.float32
+    linear.pack("dense")
+    assert linear.sparse is None
+
+
+def test_auto_packs_fp32_where_the_weights_are_sparse(any_size, log):
+    gru, linear = pruned(GRU(6, 5)), pruned(Linear(6, 5))
+    gru.pack(name="decoder.gru")
+    linear.pack()
+    assert gru.sparse.layers[0][0].recurrent.W.dtype == torch.float32
+    assert linear.sparse.W.block_shape == (1, 1)
+    assert log() == [
+        "decoder.gru (packed=auto): packed, density 0.200, stored 0.200, "
+        "326 bytes (dense fp32 660), backend torch_csr",
+        "Linear (packed=auto): packed, density 0.200, stored 0.200, "
+        "60 bytes (dense fp32 120), backend torch_csr",
+    ]
+
+
+def test_auto_leaves_dense_weights_dense(any_size, log):
+    linear = pruned(Linear(6, 5), keep_every=3)
+    linear.pack(name="out")
+    assert linear.sparse is None
+    assert log() == [
+        "out (packed=auto): stays dense, density 0.333 is too high, packing pays up to 0.3"
+    ]
+
+
+def test_auto_leaves_small_layers_dense(log):
+    gru = pruned(GRU(6, 5), keep_every=100)
+    gru.pack()
+    assert gru.sparse is None
+    assert log() == [
+        "GRU (packed=auto): stays dense, 165 weights are too few, packing pays from 1,048,576"
+    ]
+
+
+def test_auto_stays_dense_without_a_fast_backend(any_size, monkeypatch, log):
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    linear = pruned(Linear(6, 5))
+    linear.pack()
+    assert linear.sparse is None
+    assert log() == ["Linear (packed=auto): stays dense, no fast backend runs on cpu"]
+    linear.pack("fp32")
+    assert "backend reference" in log()[1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "density", "packs"),
+    [
+        ((1024, 1023), 0.01, False),
+        ((1024, 1024), 0.15, True),
+        ((1024, 1024), 0.16, False),
+        ((2048, 2048), 0.20, True),
+        ((2048, 2048), 0.21, False),
+    ],
+)
+def test_limits_of_auto(shape, density, packs):
+    weight = torch.zeros(shape)
+    weight.view(-1)[: int(density * weight.numel())] = 1.0
+    assert (packing.reason_to_stay_dense([weight]) is None) == packs
+
+
+def test_density_is_that_of_all_weights_together(any_size):
+    sparse, dense = torch.zeros(10, 10), torch.ones(10, 10)
+    assert "density 0.500" in packing.reason_to_stay_dense([sparse, dense])
+    assert packing.reason_to_stay_dense([sparse, sparse, sparse, dense]) is None
+
+
+def test_environment_takes_the_place_of_auto(monkeypatch):
+    monkeypatch.setenv(packing.ENVIRONMENT, "bf16")
+    linear = pruned(Linear(6, 5))
+    linear.make_generation_fast_()
+    assert linear.sparse.W.dtype == torch.bfloat16
+
+
+def test_an_explicit_option_wins_over_the_environment(monkeypatch):
+    monkeypatch.setenv(packing.ENVIRONMENT, "bf16")
+    linear = pruned(Linear(6, 5, packed="dense"))
+    linear.make_generation_fast_()
+    assert linear.sparse is None
+
+
+def test_an_empty_environment_variable_is_none(monkeypatch):
+    monkeypatch.setenv(packing.ENVIRONMENT, "")
+    assert packing.resolve_choice("auto") == "auto"
+
+
+def test_unknown_choices_name_their_source(monkeypatch):
+    choices = "among auto, dense, fp32, bf16, int8"
+    for layer in (GRU, Linear):
+        with pytest.raises(ValueError, match=f"the option packed {choices}, got 'fp8'"):
+            layer(6, 5, packed="fp8")
+    with pytest.raises(ValueError, match=f"choice {choices}, got 'sparse'"):
+        Linear(6, 5).pack("sparse")
+    monkeypatch.setenv("RNNPRUNE_PACKED", "16")
+    with pytest.raises(ValueError, match=f"RNNPRUNE_PACKED {choices}, got '16'"):
+        Linear(6, 5).make_generation_fast_()
+
+
+def test_training_drops_the_packed_copy():
+    gru = pruned(GRU(6, 5, packed="fp32"))
+    gru.pack()
+    gru.eval()
+    assert gru.sparse is not None
+    gru.train()
+    assert gru.sparse is None
+
+
+def test_loading_weights_drops_the_packed_copy():
+    linear = pruned(Linear(6, 5, packed="fp32"))
+    linear.pack()
+    linear.load_state_dict(Linear(6, 5).state_dict())
+    assert linear.sparse is None
+
+
+def test_tied_weight_stays_tied_and_dense():
+    embedding, linear = nn.Embedding(10, 6), Linear(6, 10, bias=False, packed="fp32")
+    linear.weight = embedding.weight
+    linear.pack()
+    assert linear.weight is embedding.weight
+    assert embedding(torch.tensor([3])).shape == (1, 6)
+
+
+def test_half_layer_packs_exactly():
+    gru = pruned(GRU(6, 5)).half()
+    gru.pack("fp32")
+    assert torch.equal(
+        gru.sparse.layers[0][0].input.W.to_dense(), gru.weight_ih_l0.detach().float() + 0.0
+    )
+    with torch.no_grad():
+        out, h_n = gru(torch.randn(4, 3, 6).half())
+    assert out.dtype == h_n.dtype == torch.float16
+
+
+def test_a_packed_layer_can_be_copied():
+    gru = pruned(GRU(6, 5))
+    gru.pack("fp32")
+    x = torch.randn(4, 3, 6)
+    with torch.no_grad():
+        assert torch.equal(gru(x)[0], copy.deepcopy(gru)(x)[0])
+
+
+def test_a_packed_layer_refuses_gradients():
+    linear = pruned(Linear(6, 5))
+    linear.pack("fp32")
+    with pytest.raises(ValueError, match="packed weights are for inference, use torch.no_grad"):
+        linear(torch.ones(1, 6, requires_grad=True))
+
+
+def test_weights_with_nan_are_refused():
+    linear = Linear(6, 5)
+    linear.weight.data[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="expected finite weights, got NaN or inf"):
+        linear.pack("fp32")
+
+
+def test_block_shape_and_public_names():
+    assert choose_block_shape(torch.ones(6, 2), 3) == (1, 1)
+    assert set(layers.__all__) == {"GRU", "Linear", "PACKED_CHOICES", "choose_block_shape"}
+    assert PACKED_CHOICES == ("auto", "dense", "fp32", "bf16", "int8")

@@ -1,0 +1,27 @@
+"""How far a packed result may be from float64 arithmetic on the weights before packing."""
+
+import torch
+from torch import Tensor
+
+# Largest error / root mean square of the exact result, by dtype of the packed values: rounding of
+# the weights (float32: of the arithmetic) with a margin of 2 to 4 over what these tests measure.
+TOLERANCES = {
+    torch.float32: 5e-6,
+    torch.float16: 4e-3,
+    torch.bfloat16: 3e-2,
+    torch.int8: 8e-2,
+}
+
+
+def relative_error(actual: Tensor, exact: Tensor) -> float:
+    """Largest error over the root mean square of the exact result, which is float64."""
+    assert exact.dtype == torch.float64
+    assert actual.shape == exact.shape
+    error = (actual.double() - exact).abs().max()
+    return float(error / exact.square().mean().sqrt().clamp(min=1e-30))
+
+
+def assert_close(actual: Tensor, exact: Tensor, dtype: torch.dtype = torch.float32) -> None:
+    """Fails unless `actual`, computed with values of `dtype`, is as near as it must be."""
+    error = relative_error(actual, exact)
+    assert error <= TOLERANCES[dtype], f"error {error:.2e} beyond {TOLERANCES[dtype]:.0e}"
