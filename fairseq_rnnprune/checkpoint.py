@@ -87,8 +87,9 @@ def _load(path: Path) -> Any:
             f"read_checkpoint: expected a whole checkpoint, got {path}, which is truncated; "
             "copy it again or take an older one"
         )
+    # For good: the context manager `safe_globals` would, on leaving, take it from fairseq as well.
+    torch.serialization.add_safe_globals([argparse.Namespace])
     try:
-        torch.serialization.add_safe_globals([argparse.Namespace])
         # torch warns about archives that it then refuses: one line must be enough.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -148,3 +148,10 @@ def test_code_in_a_checkpoint_never_runs(tmp_path):
     with pytest.raises(ValueError, match="which could run code; name a file that fairseq-train"):
         read_checkpoint(path)
     assert not (tmp_path / "trace").exists()
+
+
+def test_reading_leaves_fairseqs_own_reading_alone(tmp_path):
+    torch.serialization.add_safe_globals([argparse.Namespace])
+    torch.save({"model": {"w": torch.ones(1)}}, tmp_path / "c.pt")
+    read_checkpoint(tmp_path / "c.pt")
+    assert argparse.Namespace in torch.serialization.get_safe_globals()

@@ -71,7 +71,7 @@ def test_broadcast_checkpoint_loads() -> None:
     assert state["cfg"].model.sizes == [1, 2]
 
 
-@pytest.mark.parametrize("left_out", range(11), ids=lambda i: str(checkpoint_classes()[i]))
+@pytest.mark.parametrize("left_out", range(12), ids=lambda i: str(checkpoint_classes()[i]))
 def test_no_trusted_class_is_idle(left_out: int) -> None:
     classes = checkpoint_classes()
     allowed = torch.serialization.get_safe_globals()
