@@ -33,11 +33,11 @@ def ramp(slope=1.0, end=100):
 
 
 def test_masks_change_after_the_update_that_the_schedule_names():
-    weight = torch.tensor([[1.5, 2.5, 3.5]])
+    weight = torch.tensor([[1.5, 2.0, 3.5]])
     pruner = pruner_of(weight, ramp())
-    # threshold(n) = n + 1 for n >= 1, so update 1 prunes what is below 2.
+    # threshold(n) = n + 1 for n >= 1, so update 1 prunes what is below 2; 2 itself stays.
     assert [pruner.step() for _ in range(2)] == [False, True]
-    assert weight.tolist() == [[0.0, 2.5, 3.5]]
+    assert weight.tolist() == [[0.0, 2.0, 3.5]]
     assert pruner.thresholds == {"recurrent": 2.0}
     run(pruner, 1)
     assert weight.tolist() == [[0.0, 0.0, 3.5]]
@@ -81,6 +81,18 @@ def test_the_cap_stops_a_runaway_ramp(caplog):
     assert int((weight == 0).sum()) == int(0.9 * weight.numel())
     assert "stops at" in caplog.text and "max_sparsity = 0.9" in caplog.text
     assert pruner.thresholds["recurrent"] < 20.0
+
+
+def test_a_resumed_run_remembers_that_the_cap_was_reached(caplog):
+    weight = torch.randn(20, 10)
+    pruner = pruner_of(weight, ramp(slope=20.0), max_sparsity=0.5)
+    run(pruner, 5)
+    resumed = pruner_of(weight, ramp(slope=20.0), max_sparsity=0.5)
+    resumed.load_state_dict(pruner.state_dict())
+    caplog.clear()
+    run(resumed, 5)
+    assert resumed.thresholds == pruner.thresholds
+    assert "stops at" not in caplog.text
 
 
 def test_dead_rows_and_gates_are_reported(caplog):
