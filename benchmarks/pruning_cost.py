@@ -25,7 +25,7 @@ from fairseq_rnnprune.models.gru_lm import GRULanguageModel, GRULanguageModelCon
 from fairseq_rnnprune.optim.pruned import PrunedOptimizerConfig
 
 FREQ = 100
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results" / "pruning_cost"
 
 
 class Trainee:
@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--time", type=int, default=64, help="tokens per sample")
     parser.add_argument("--updates", type=int, default=40, help="counted, of each model")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file")
     args = parser.parse_args()
 
     # The masks change after updates FREQ, 2 FREQ, ...: two of them are timed by themselves.
@@ -92,7 +93,7 @@ def main() -> None:
                 times[name].append(seconds)
     change = statistics.median(mask_update_seconds(pruned) for _ in range(3))
     medians = {name: statistics.median(values) for name, values in times.items()}
-    # A change of masks in every update of the window, which is half of the training.
+    # One update in FREQ changes the masks, as long as the window is open: half of the training.
     amortised = medians["pruned"] + change / FREQ / 2
     figures = {
         "dense_ms": 1e3 * medians["dense"],
@@ -104,7 +105,7 @@ def main() -> None:
         "tokens_per_update": args.batch * args.time,
     }
     path = save_result(
-        RESULTS / "pruning_cost",
+        args.results,
         f"h{args.hidden}-b{args.batch}",
         0,
         f"python benchmarks/pruning_cost.py --hidden {args.hidden} --batch {args.batch}",
