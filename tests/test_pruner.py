@@ -83,6 +83,17 @@ def test_the_cap_stops_a_runaway_ramp(caplog):
     assert pruner.thresholds["recurrent"] < 20.0
 
 
+def test_a_saved_mask_wins_over_a_weight_that_happens_to_be_zero():
+    weight = torch.tensor([[1.0, 5.0]])
+    saved = pruner_of(weight, OneShotSchedule(9, 0.5)).state_dict()
+    weight[0, 0] = 0.0
+    resumed = pruner_of(weight, OneShotSchedule(9, 0.5))
+    resumed.load_state_dict(saved)
+    weight[0, 0] = 2.0
+    resumed.step()
+    assert weight.tolist() == [[2.0, 5.0]]
+
+
 def test_a_resumed_run_remembers_that_the_cap_was_reached(caplog):
     weight = torch.randn(20, 10)
     pruner = pruner_of(weight, ramp(slope=20.0), max_sparsity=0.5)
