@@ -59,9 +59,17 @@ def test_the_checkpoint_is_an_ordinary_one(pruned, data, tmp_path):
     assert [n for n in dense["model"] if "mask" in n or "orig" in n] == []
 
 
-@pytest.mark.parametrize("inner", ["adam", "nag"])
-def test_five_updates_and_five_more_are_ten(data, tmp_path, inner):
-    options = (*PRUNED, "--prune-inner", inner, "--prune-block-shape", "4,3")
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--prune-inner", "adam", "--prune-block-shape", "4,3"),
+        ("--prune-inner", "nag", "--prune-block-shape", "4,3"),
+        ("--prune-start", "0.2e", "--prune-end", "1.5e"),
+    ],
+    ids=["adam", "nag", "epochs"],
+)
+def test_five_updates_and_five_more_are_ten(data, tmp_path, more):
+    options = (*PRUNED, *more)
     whole = run_train(data, tmp_path / "whole", *options)
     first = next((tmp_path / "whole").glob("checkpoint_*_5.pt"))
     resumed = run_train(data, tmp_path / "half", *options, "--restore-file", str(first))
