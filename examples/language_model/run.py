@@ -36,7 +36,7 @@ COMMON = shlex.split(
     "--save-interval-updates 200 --keep-interval-updates 1 "
     "--log-format json --log-interval 50 --num-workers 0"
 )
-# A tenth of the weights overfits less: dropout 0.3 leaves the pruned model worse on its own training
+# A tenth of the weights overfits less: with dropout 0.3 the pruned model is worse on its training
 # text (perplexity 141) than on the validation text (128).
 PRUNED = shlex.split("--dropout 0.2 --optimizer pruned --prune-inner adam --prune-freq 50")
 # The window of Table 1 (1e to 50%) prunes while the learning rate is at its highest; ten epochs are
@@ -49,8 +49,8 @@ RUNS = {
         # 90 % of all, more of the input's few but large weights.
         *("--prune-end", "80%", "--prune-sparsity", "recurrent=0.9,input=0.8,linear=0.909"),
     ],
-    # q comes from a fully trained model, whose weights are larger than those of one in training: the
-    # cap is what ends the ramp at 90 %.
+    # q comes from a fully trained model, whose weights are larger than those of one in training:
+    # the cap is what ends the ramp at 90 %.
     "ramp-90": [
         *(*LARGE, *PRUNED, "--prune-schedule", "ramp", "--prune-q", "CALIBRATED"),
         *shlex.split("--prune-start 10% --prune-ramp 40% --prune-end 80% --prune-max-sparsity 0.9"),
