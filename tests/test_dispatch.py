@@ -1,3 +1,5 @@
+"""Which backend runs, and every reason why another cannot."""
+
 import pytest
 import torch
 

@@ -1,19 +1,17 @@
+"""Every backend against float64 and against the definition."""
+
+import copy
 import subprocess
 import sys
 
 import pytest
 import torch
-
-from fairseq_rnnprune.sparse import BlockSparseMatrix, matmul, reference
+from sparse_samples import sparse_weight
 from tolerances import TOLERANCES, assert_close
 
+from fairseq_rnnprune.sparse import BlockSparseMatrix, matmul, reference
+
 BACKENDS = ["torch_csr", "reference"]
-
-
-def sparse_weight(rows, columns, density=0.3, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(rows, columns, generator=generator)
-    return weight * (torch.rand(rows, columns, generator=generator) < density)
 
 
 def activations(batch, columns):
@@ -114,6 +112,14 @@ def test_csr_copy_is_made_once_and_lives_with_its_matrix():
     # Fill-in is left behind.
     assert csr.values().numel() == first.values.count_nonzero()
     assert csr.values().dtype == torch.float32
+
+
+def test_a_copy_begins_without_a_cache():
+    W = BlockSparseMatrix.from_dense(sparse_weight(8, 8), (4, 4), torch.int8, gates=2)
+    y = matmul(W, torch.ones(1, 8))
+    twin = copy.deepcopy(W)
+    assert not twin.cache
+    assert torch.equal(matmul(twin, torch.ones(1, 8)), y)
 
 
 def test_csr_hides_its_own_warning_and_no_other():

@@ -1,20 +1,22 @@
+"""SparseGRU against torch.nn.GRU in float64."""
+
 import copy
 import math
 
 import pytest
 import torch
+from tolerances import TOLERANCES, assert_close
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from fairseq_rnnprune.sparse import SparseGRU, SparseLinear, gru_sequence, reference
-from tolerances import TOLERANCES, assert_close
 
-I, H, T, B = 7, 5, 4, 3
+INPUT, H, T, B = 7, 5, 4, 3
 
 
 def pruned_gru(*arguments, density=0.4, **options):
     torch.manual_seed(0)
-    gru = nn.GRU(*(arguments or (I, H)), **options).eval()
+    gru = nn.GRU(*(arguments or (INPUT, H)), **options).eval()
     with torch.no_grad():
         for name, parameter in gru.named_parameters():
             if "weight" in name:
@@ -55,7 +57,7 @@ def test_one_step_by_hand():
 @pytest.mark.parametrize("bias", [False, True])
 def test_same_as_torch(layers, bidirectional, batch_first, bias):
     options = {"bidirectional": bidirectional, "batch_first": batch_first, "bias": bias}
-    gru = pruned_gru(I, H, layers, **options)
+    gru = pruned_gru(INPUT, H, layers, **options)
     x, h_0 = inputs(gru)
     # 2 x 3 is ragged at both edges of a gate.
     sparse = SparseGRU.from_dense(gru, (2, 3))
@@ -78,7 +80,7 @@ def test_every_backend_and_dtype(backend, dtype, batch):
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_without_a_batch(bidirectional):
-    gru = pruned_gru(I, H, 2, bidirectional=bidirectional, batch_first=True)
+    gru = pruned_gru(INPUT, H, 2, bidirectional=bidirectional, batch_first=True)
     x, h_0 = inputs(gru, 1)
     x, h_0 = x.squeeze(0), h_0.squeeze(1)
     sparse = SparseGRU.from_dense(gru, (1, 1))
@@ -87,7 +89,7 @@ def test_without_a_batch(bidirectional):
 
 
 def test_states_carry_a_sequence_on():
-    gru = pruned_gru(I, H, 2)
+    gru = pruned_gru(INPUT, H, 2)
     x, h_0 = inputs(gru)
     sparse = SparseGRU.from_dense(gru, (1, 1))
     whole, last = sparse(x, h_0)
@@ -122,7 +124,7 @@ def test_saturated_gates(sign):
 def test_strided_inputs_amid_nan():
     gru = pruned_gru()
     x, h_0 = inputs(gru)
-    poisoned = torch.full((I, 2 * B, T), float("nan"))
+    poisoned = torch.full((INPUT, 2 * B, T), float("nan"))
     strided = poisoned.permute(2, 1, 0)[:, ::2]
     strided.copy_(x)
     assert_same(SparseGRU.from_dense(gru, (1, 1))(strided, h_0), exact(gru, x, h_0))
@@ -159,7 +161,7 @@ def test_block_shape_may_depend_on_the_weight():
     gru = pruned_gru()
     sparse = SparseGRU.from_dense(gru, lambda weight, gates: (gates, weight.shape[1]))
     direction = sparse.layers[0][0]
-    assert direction.input.W.block_shape == (3, I)
+    assert direction.input.W.block_shape == (3, INPUT)
     assert direction.recurrent.W.block_shape == (3, H)
     assert direction.recurrent.W.gates == 3
 
@@ -174,24 +176,15 @@ def test_state_dict_is_empty_and_casts_leave_the_values():
     assert torch.equal(sparse.half().to("cpu")(x, h_0)[0], out)
 
 
-def test_moving_moves_every_array(monkeypatch):
-    linear = SparseLinear.from_dense(nn.Linear(4, 4), (1, 1))
-    moved = []
-    monkeypatch.setattr(type(linear.W), "to", lambda self, device: moved.append(device) or self)
-    linear.to("meta")
-    assert moved == [torch.device("meta")]
-    assert linear.bias.device.type == "meta"
-
-
 def test_empty_batch_as_in_torch():
     gru = pruned_gru()
-    x = torch.empty(2, 0, I)
+    x = torch.empty(2, 0, INPUT)
     out, h_n = SparseGRU.from_dense(gru, (1, 1))(x)
     assert [out.shape, h_n.shape] == [tensor.shape for tensor in gru(x)]
 
 
 def test_no_dropout_even_in_training_mode():
-    gru = pruned_gru(I, H, 2, dropout=0.5)
+    gru = pruned_gru(INPUT, H, 2, dropout=0.5)
     x, h_0 = inputs(gru)
     assert_same(SparseGRU.from_dense(gru, (1, 1)).train()(x, h_0), exact(gru, x, h_0))
 
@@ -200,16 +193,31 @@ def test_no_dropout_even_in_training_mode():
     ("x", "h_0", "error", "message"),
     [
         ([[1.0]], None, TypeError, "expected x to be a tensor, got list"),
-        (pack_padded_sequence(torch.ones(T, 1, I), [T]), None, TypeError, "got a PackedSequence"),
-        (torch.ones(T, B, I).double(), None, ValueError, "x in float32, .*got torch.float64"),
-        (torch.ones(T, B, I + 1), None, ValueError, r"x \[T, B, 7\] or \[T, 7\], got \[4, 3, 8\]"),
-        (torch.ones(I), None, ValueError, r"x \[T, B, 7\] or \[T, 7\], got \[7\]"),
-        (torch.ones(0, B, I), None, ValueError, r"at least one step, got x \[0, 3, 7\]"),
-        (torch.ones(0, I), None, ValueError, r"at least one step, got x \[0, 7\]"),
-        (torch.ones(T, B, I), torch.ones(2, B, H), ValueError, r"h_0 \[1, 3, 5\], got \[2, 3, 5\]"),
-        (torch.ones(T, I), torch.ones(1, 1, H), ValueError, r"h_0 \[1, 5\], got \[1, 1, 5\]"),
-        (torch.ones(T, B, I), torch.ones(1, B, H).long(), ValueError, "expected h in float32"),
-        (torch.ones(T, B, I, requires_grad=True), None, ValueError, "use torch.no_grad"),
+        (
+            pack_padded_sequence(torch.ones(T, 1, INPUT), [T]),
+            None,
+            TypeError,
+            "got a PackedSequence",
+        ),
+        (torch.ones(T, B, INPUT).double(), None, ValueError, "x in float32, .*got torch.float64"),
+        (
+            torch.ones(T, B, INPUT + 1),
+            None,
+            ValueError,
+            r"x \[T, B, 7\] or \[T, 7\], got \[4, 3, 8\]",
+        ),
+        (torch.ones(INPUT), None, ValueError, r"x \[T, B, 7\] or \[T, 7\], got \[7\]"),
+        (torch.ones(0, B, INPUT), None, ValueError, r"at least one step, got x \[0, 3, 7\]"),
+        (torch.ones(0, INPUT), None, ValueError, r"at least one step, got x \[0, 7\]"),
+        (
+            torch.ones(T, B, INPUT),
+            torch.ones(2, B, H),
+            ValueError,
+            r"h_0 \[1, 3, 5\], got \[2, 3, 5\]",
+        ),
+        (torch.ones(T, INPUT), torch.ones(1, 1, H), ValueError, r"h_0 \[1, 5\], got \[1, 1, 5\]"),
+        (torch.ones(T, B, INPUT), torch.ones(1, B, H).long(), ValueError, "expected h in float32"),
+        (torch.ones(T, B, INPUT, requires_grad=True), None, ValueError, "use torch.no_grad"),
     ],
 )
 def test_bad_input(x, h_0, error, message):
@@ -228,24 +236,3 @@ def test_batch_first_names_its_layout():
 def test_only_a_gru_is_packed():
     with pytest.raises(TypeError, match="expected a torch.nn.GRU, got LSTM"):
         SparseGRU.from_dense(nn.LSTM(2, 2))
-    with pytest.raises(TypeError, match="expected a torch.nn.Linear, got Embedding"):
-        SparseLinear.from_dense(nn.Embedding(2, 2))
-
-
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("shape", [(6,), (2, 6), (2, 3, 6), (0, 6)])
-def test_linear_as_in_torch(bias, shape):
-    torch.manual_seed(0)
-    linear = nn.Linear(6, 9, bias)
-    x = torch.randn(shape)
-    y = SparseLinear.from_dense(linear, (4, 4))(x)
-    with torch.no_grad():
-        expected = copy.deepcopy(linear).double()(x.double())
-    if expected.numel():
-        assert_close(y, expected)
-    assert y.shape == expected.shape
-
-
-def test_linear_keeps_the_dtype_of_its_input():
-    linear = SparseLinear.from_dense(nn.Linear(6, 9), (1, 1))
-    assert linear(torch.ones(2, 6).half()).dtype == torch.float16

@@ -27,7 +27,9 @@ DTYPES = {
     "int8": torch.int8,
 }
 
-# PLACEHOLDER
+# (number of weights, density up to which auto packs them). Measured on an AMD EPYC (Zen 5), one
+# thread, int32 CSR against dense: 4000 x 256 at density 0.15 is 1.2 to 2.2 times as fast at batches
+# from 1 to 512, 10000 x 512 at 0.20 1.1 to 2.8 times; 512 x 512 at 0.15 is slower at batch 1.
 AUTO_MAX_DENSITY = ((2**20, 0.15), (2**22, 0.20))
 
 

@@ -106,7 +106,7 @@ def gru_sequence(
     """The hidden states float32 [T, B, H] of a GRU, as `reference.gru_sequence` defines them.
 
     W [3H, H] is the recurrent weight, gates_x [T, B, 3H] the input's part of the gates, h [B, H]
-    the first state, bias [3H] the recurrent bias. T is at least 1. Dtypes and errors as in `matmul`.
+    the first state, bias [3H] the recurrent bias; T is at least 1. Dtypes and errors: see `matmul`.
     """
     _check_matrix("gru_sequence", W)
     h = _check_activations("gru_sequence", "h", h, ("B", W.shape[1]), W)

@@ -18,7 +18,9 @@ class SparseLinear(nn.Module):
     chosen at packing, and `.half()` and the like leave it. For inference: no gradient.
     """
 
-    def __init__(self, W: BlockSparseMatrix, bias: Tensor | None = None, backend: str | None = None):
+    def __init__(
+        self, W: BlockSparseMatrix, bias: Tensor | None = None, backend: str | None = None
+    ):
         super().__init__()
         self.W = W
         self.bias = None if bias is None else bias.detach().float()

@@ -98,7 +98,7 @@ class BlockSparseMatrix:
 
     def to(self, device: torch.device | str) -> BlockSparseMatrix:
         """The same matrix on another device."""
-        arrays = [None if a is None else a.to(device) for a in self.arrays]
+        arrays = (None if array is None else array.to(device) for array in self.arrays)
         return BlockSparseMatrix(self.shape, self.block_shape, self.gates, *arrays)
 
     @property
@@ -142,6 +142,10 @@ class BlockSparseMatrix:
     def nbytes(self) -> int:
         """Bytes of values, columns, pointers and scales; what backends cache comes on top."""
         return sum(a.numel() * a.element_size() for a in self.arrays if a is not None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy begins with an empty cache: torch, for one, cannot copy CSR tensors.
+        return BlockSparseMatrix, (self.shape, self.block_shape, self.gates, *self.arrays)
 
     def __repr__(self) -> str:
         (rows, columns), (r, c) = self.shape, self.block_shape

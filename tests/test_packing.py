@@ -1,0 +1,150 @@
+"""How a layer decides to pack, and what it says."""
+
+import logging
+
+import pytest
+import torch
+
+from fairseq_rnnprune.layers import GRU, PACKED_CHOICES, Linear, choose_block_shape, packing
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    monkeypatch.delenv(packing.ENVIRONMENT, raising=False)
+
+
+@pytest.fixture
+def any_size(monkeypatch):
+    """`auto` packs layers of every size up to a density of 0.3."""
+    monkeypatch.setattr(packing, "AUTO_MAX_DENSITY", ((1, 0.3),))
+
+
+@pytest.fixture
+def log(caplog):
+    caplog.set_level(logging.INFO, logger="fairseq_rnnprune")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def pruned(layer, keep_every=5):
+    """Keeps every n-th weight."""
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            if parameter.dim() == 2:
+                mask = torch.arange(parameter.numel()) % keep_every == 0
+                parameter *= mask.view_as(parameter)
+    return layer.eval()
+
+
+def test_dense_choice_stays_dense(log):
+    gru = pruned(GRU(6, 5, packed="dense"))
+    gru.make_generation_fast_("gru")
+    assert gru.sparse is None
+    assert log() == ["gru (packed=dense): stays dense"]
+
+
+def test_pack_takes_a_choice_of_its_own_and_can_undo():
+    linear = pruned(Linear(6, 5, packed="int8"))
+    linear.pack("fp32")
+    assert linear.sparse.W.dtype == torch.float32
+    linear.pack("dense")
+    assert linear.sparse is None
+
+
+def test_auto_packs_fp32_where_the_weights_are_sparse(any_size, log):
+    gru, linear = pruned(GRU(6, 5)), pruned(Linear(6, 5))
+    gru.pack(name="decoder.gru")
+    linear.pack()
+    assert gru.sparse.layers[0][0].recurrent.W.dtype == torch.float32
+    assert linear.sparse.W.block_shape == (1, 1)
+    assert log() == [
+        "decoder.gru (packed=auto): packed, density 0.200, stored 0.200, "
+        "326 bytes (dense fp32 660), backend torch_csr",
+        "Linear (packed=auto): packed, density 0.200, stored 0.200, "
+        "60 bytes (dense fp32 120), backend torch_csr",
+    ]
+
+
+def test_auto_leaves_dense_weights_dense(any_size, log):
+    linear = pruned(Linear(6, 5), keep_every=3)
+    linear.pack(name="out")
+    assert linear.sparse is None
+    assert log() == [
+        "out (packed=auto): stays dense, density 0.333 is too high, packing pays up to 0.3"
+    ]
+
+
+def test_auto_leaves_small_layers_dense(log):
+    gru = pruned(GRU(6, 5), keep_every=100)
+    gru.pack()
+    assert gru.sparse is None
+    assert log() == [
+        "GRU (packed=auto): stays dense, 165 weights are too few, packing pays from 1,048,576"
+    ]
+
+
+def test_auto_stays_dense_without_a_fast_backend(any_size, monkeypatch, log):
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    linear = pruned(Linear(6, 5))
+    linear.pack()
+    assert linear.sparse is None
+    assert log() == ["Linear (packed=auto): stays dense, no fast backend runs on cpu"]
+    linear.pack("fp32")
+    assert "backend reference" in log()[1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "density", "packs"),
+    [
+        ((1024, 1023), 0.01, False),
+        ((1024, 1024), 0.15, True),
+        ((1024, 1024), 0.16, False),
+        ((2048, 2048), 0.20, True),
+        ((2048, 2048), 0.21, False),
+    ],
+)
+def test_limits_of_auto(shape, density, packs):
+    weight = torch.zeros(shape)
+    weight.view(-1)[: int(density * weight.numel())] = 1.0
+    assert (packing.reason_to_stay_dense([weight]) is None) == packs
+
+
+def test_density_is_that_of_all_weights_together(any_size):
+    sparse, dense = torch.zeros(10, 10), torch.ones(10, 10)
+    assert "density 0.500" in packing.reason_to_stay_dense([sparse, dense])
+    assert packing.reason_to_stay_dense([sparse, sparse, sparse, dense]) is None
+
+
+def test_environment_takes_the_place_of_auto(monkeypatch):
+    monkeypatch.setenv(packing.ENVIRONMENT, "bf16")
+    linear = pruned(Linear(6, 5))
+    linear.make_generation_fast_()
+    assert linear.sparse.W.dtype == torch.bfloat16
+
+
+def test_an_explicit_option_wins_over_the_environment(monkeypatch):
+    monkeypatch.setenv(packing.ENVIRONMENT, "bf16")
+    linear = pruned(Linear(6, 5, packed="dense"))
+    linear.make_generation_fast_()
+    assert linear.sparse is None
+
+
+def test_an_empty_environment_variable_is_none(monkeypatch):
+    monkeypatch.setenv(packing.ENVIRONMENT, "")
+    assert packing.resolve_choice("auto") == "auto"
+
+
+def test_unknown_choices_name_their_source(monkeypatch):
+    choices = "among auto, dense, fp32, bf16, int8"
+    for layer in (GRU, Linear):
+        with pytest.raises(ValueError, match=f"the option packed {choices}, got 'fp8'"):
+            layer(6, 5, packed="fp8")
+    with pytest.raises(ValueError, match=f"choice {choices}, got 'sparse'"):
+        Linear(6, 5).pack("sparse")
+    monkeypatch.setenv("RNNPRUNE_PACKED", "16")
+    with pytest.raises(ValueError, match=f"RNNPRUNE_PACKED {choices}, got '16'"):
+        Linear(6, 5).make_generation_fast_()
+
+
+def test_block_shape_and_choices():
+    assert choose_block_shape(torch.ones(6, 2), 3) == (1, 1)
+    assert PACKED_CHOICES == ("auto", "dense", "fp32", "bf16", "int8")

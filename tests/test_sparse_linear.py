@@ -1,0 +1,49 @@
+"""SparseLinear against torch.nn.Linear in float64."""
+
+import copy
+
+import pytest
+import torch
+from tolerances import assert_close
+from torch import nn
+
+from fairseq_rnnprune.sparse import SparseLinear
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(6,), (2, 6), (2, 3, 6), (0, 6)])
+def test_same_as_torch(bias, shape):
+    torch.manual_seed(0)
+    linear = nn.Linear(6, 9, bias)
+    x = torch.randn(shape)
+    y = SparseLinear.from_dense(linear, (4, 4))(x)
+    with torch.no_grad():
+        expected = copy.deepcopy(linear).double()(x.double())
+    if expected.numel():
+        assert_close(y, expected)
+    assert y.shape == expected.shape
+
+
+def test_keeps_the_dtype_of_its_input():
+    linear = SparseLinear.from_dense(nn.Linear(6, 9), (1, 1))
+    assert linear(torch.ones(2, 6).half()).dtype == torch.float16
+
+
+def test_moving_moves_every_array(monkeypatch):
+    linear = SparseLinear.from_dense(nn.Linear(4, 4), (1, 1))
+    moved = []
+    monkeypatch.setattr(type(linear.W), "to", lambda self, device: moved.append(device) or self)
+    linear.to("meta")
+    assert moved == [torch.device("meta")]
+    assert linear.bias.device.type == "meta"
+
+
+def test_state_dict_is_empty():
+    linear = SparseLinear.from_dense(nn.Linear(6, 9), (1, 1))
+    assert not linear.state_dict()
+    assert not list(linear.parameters()) + list(linear.buffers())
+
+
+def test_only_a_linear_is_packed():
+    with pytest.raises(TypeError, match="expected a torch.nn.Linear, got Embedding"):
+        SparseLinear.from_dense(nn.Embedding(2, 2))
