@@ -1,9 +1,10 @@
 """What the package is and needs; tool settings are in pyproject.toml."""
 
 import ast
+import platform
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 ROOT = Path(__file__).parent
 PACKAGE = "fairseq_rnnprune"
@@ -28,6 +29,24 @@ def read_version() -> str:
     raise ValueError(f"setup.py: expected __version__ in {PACKAGE}/__init__.py, got none")
 
 
+def kernels() -> Extension:
+    """Return the native kernels: loaded by ctypes, they need no header of Python or torch."""
+    folder = Path(PACKAGE, "sparse", "csrc")
+    # Apple's Clang has no OpenMP; one thread is used then.
+    openmp = [] if platform.system() == "Darwin" else ["-fopenmp"]
+    # GCC's own headers set off the last warning.
+    warnings = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-maybe-uninitialized"]
+    return Extension(
+        f"{PACKAGE}.sparse._kernels",
+        sources=[str(folder / "kernels.cpp")],
+        depends=[str(p.relative_to(ROOT)) for p in sorted((ROOT / folder).glob("*.h"))],
+        extra_compile_args=["-std=c++17", "-O3", *openmp, *warnings],
+        extra_link_args=openmp,
+        # Without a compiler the package is installed all the same; torch then does the work.
+        optional=True,
+    )
+
+
 setup(
     name=PACKAGE,
     version=read_version(),
@@ -37,6 +56,7 @@ setup(
     license="MIT",
     author="the fairseq_rnnprune authors",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    ext_modules=[kernels()],
     python_requires=">=3.10",
     # torch 2.4 is the first with torch.serialization.add_safe_globals.
     install_requires=["torch>=2.4", "numpy>=1.23", "rich>=13"],

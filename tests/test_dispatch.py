@@ -7,6 +7,7 @@ from fairseq_rnnprune.sparse import (
     BlockSparseMatrix,
     available_backends,
     choose_backend,
+    cpu,
     explain,
     gru_sequence,
     matmul,
@@ -23,13 +24,56 @@ def no_mkl(monkeypatch):
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
 
 
-def test_order_of_preference():
+@pytest.fixture
+def no_kernels(monkeypatch):
+    monkeypatch.setattr(cpu, "_library", lambda: None)
+
+
+@pytest.fixture
+def with_kernels():
+    if cpu.unavailable_reasons():
+        pytest.skip("the native kernels were not compiled")
+
+
+def test_order_of_preference(with_kernels):
+    assert available_backends() == ["cpu", "torch_csr", "reference"]
+
+
+def test_default_for_panels_is_native(with_kernels):
+    W = BlockSparseMatrix.from_dense(torch.ones(48, 16), (16, 1), gates=3)
+    x = torch.ones(1, 16)
+    assert explain(W, x) == {"cpu": [], "torch_csr": [], "reference": []}
+    assert choose_backend(W, x).name == "cpu"
+    matmul(W, x)
+    gru_sequence(W, torch.ones(1, 1, 48), x)
+    assert list(W.cache) == ["cpu"]
+
+
+def test_default_without_kernels_is_csr(no_kernels):
+    W = BlockSparseMatrix.from_dense(torch.ones(16, 2), (16, 1))
     assert available_backends() == ["torch_csr", "reference"]
+    reasons = explain(W, torch.ones(1, 2))["cpu"]
+    assert reasons == ["needs its kernels, which were not compiled at installation"]
+    assert choose_backend(W, torch.ones(1, 2)).name == "torch_csr"
+    with pytest.raises(ValueError, match="but cpu needs its kernels, which were not compiled"):
+        matmul(W, torch.ones(1, 2), backend="cpu")
 
 
-def test_default_on_the_cpu_is_csr(W):
+def test_missing_kernels_are_logged_once(monkeypatch, caplog):
+    monkeypatch.setattr(cpu, "EXTENSION_SUFFIXES", [])
+    cpu._library.cache_clear()
+    assert cpu.unavailable_reasons() and cpu.unavailable_reasons()
+    cpu._library.cache_clear()
+    [record] = caplog.records
+    assert "no native kernels" in record.getMessage()
+
+
+def test_default_for_other_blocks_is_csr(W):
     x = torch.ones(1, 2)
-    assert explain(W, x) == {"torch_csr": [], "reference": []}
+    assert {name for name, reasons in explain(W, x).items() if not reasons} == {
+        "torch_csr",
+        "reference",
+    }
     assert choose_backend(W, x).name == "torch_csr"
     matmul(W, x)
     assert "torch_csr" in W.cache
@@ -41,7 +85,7 @@ def test_forced_reference_runs_the_reference(W):
     assert not W.cache
 
 
-def test_default_without_mkl_is_the_reference(W, no_mkl):
+def test_default_without_mkl_is_the_reference(W, no_mkl, no_kernels):
     assert available_backends() == ["reference"]
     assert explain(W, torch.ones(1, 2))["torch_csr"] == ["needs a torch built with MKL"]
     assert matmul(W, torch.ones(1, 2)).tolist() == [[1.0, 1.0, 0.0, 0.0, 0.0, 0.0]]
@@ -66,7 +110,9 @@ def test_error_names_inputs_and_every_reason(W, no_mkl):
 
 
 def test_unknown_backend(W):
-    with pytest.raises(ValueError, match="among torch_csr, reference, got 'cuda'; None chooses"):
+    with pytest.raises(
+        ValueError, match="among cpu, torch_csr, reference, got 'cuda'; None chooses"
+    ):
         matmul(W, torch.ones(1, 2), backend="cuda")
 
 

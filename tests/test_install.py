@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -74,6 +75,8 @@ def test_sdist_holds_what_a_checkout_holds(sdist: Path) -> None:
         "tests/conftest.py",
         "user_dir/__init__.py",
         f"{PACKAGE}/compat/__init__.py",
+        f"{PACKAGE}/sparse/csrc/body.h",
+        f"{PACKAGE}/sparse/csrc/kernels.cpp",
     } <= files
     assert not [name for name in files if re.search(r"__pycache__|\.pyc$|\.so$|\.pt$", name)]
 
@@ -84,6 +87,25 @@ def test_installed_package_is_whole(installed: Path, root: Path) -> None:
     # A module called user_dir or tests would get in the way of other packages.
     assert {p.name.partition("-")[0] for p in installed.iterdir()} <= {PACKAGE, "bin"}
     assert (installed / "bin" / "rnnprune").exists()
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+def test_kernels_are_compiled_at_installation(installed: Path) -> None:
+    code = "from fairseq_rnnprune.sparse import cpu; print(cpu.instruction_sets()[-1])"
+    assert python("-c", code, path=installed).strip() == "baseline"
+
+
+def test_installation_does_not_need_a_compiler(root: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "-t", tmp_path, "-b", tmp_path / "lib"],
+        cwd=root,
+        env={**os.environ, "CC": "no-compiler", "CXX": "no-compiler"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "failed" in done.stderr
+    assert not list(tmp_path.rglob("*.so"))
 
 
 def test_import_is_light(root: Path) -> None:

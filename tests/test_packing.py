@@ -15,8 +15,9 @@ def no_environment(monkeypatch):
 
 @pytest.fixture
 def any_size(monkeypatch):
-    """`auto` packs layers of every size up to a density of 0.3."""
+    """`auto` packs layers of every size up to a density of 0.3, in blocks as well."""
     monkeypatch.setattr(packing, "AUTO_MAX_DENSITY", ((1, 0.3),))
+    monkeypatch.setattr(packing, "AUTO_MAX_STORED_DENSITY", ((1, 0.3),))
 
 
 @pytest.fixture
@@ -103,13 +104,15 @@ def test_auto_stays_dense_without_a_fast_backend(any_size, monkeypatch, log):
     ],
 )
 def test_limits_of_auto(shape, density, packs):
+    # Scattered, so that single elements are the shape to pack.
     weight = torch.zeros(shape)
-    weight.view(-1)[: int(density * weight.numel())] = 1.0
+    weight.view(-1)[torch.randperm(weight.numel())[: int(density * weight.numel())]] = 1.0
     assert (packing.reason_to_stay_dense([weight]) is None) == packs
 
 
 def test_density_is_that_of_all_weights_together(any_size):
-    sparse, dense = torch.zeros(10, 10), torch.ones(10, 10)
+    # Blocks of 8 x 8 fit without padding, so that as much is stored as there is.
+    sparse, dense = torch.zeros(16, 16), torch.ones(16, 16)
     assert "density 0.500" in packing.reason_to_stay_dense([sparse, dense])
     assert packing.reason_to_stay_dense([sparse, sparse, sparse, dense]) is None
 

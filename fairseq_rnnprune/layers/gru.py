@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fairseq_rnnprune.sparse import SparseGRU
+from fairseq_rnnprune.sparse import SparseGRU, choose_block_shape
 
-from .packing import Packable, check_choice, choose_block_shape
+from .packing import Packable, check_choice
 
 
 class GRU(Packable, nn.GRU):
@@ -18,6 +19,8 @@ class GRU(Packable, nn.GRU):
     Once packed, `forward` runs a SparseGRU at every batch size: as long as `auto` chose to pack,
     that is faster from batch 1 to 512. `packed` is one of PACKED_CHOICES, obeyed by `pack`.
     """
+
+    _gates = 3
 
     def __init__(self, *args: Any, packed: str = "auto", **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -34,4 +37,4 @@ class GRU(Packable, nn.GRU):
         return [weight.detach() for name, weight in self.named_parameters() if "weight" in name]
 
     def _packed_copy(self, dtype: torch.dtype) -> SparseGRU:
-        return SparseGRU.from_dense(self, choose_block_shape, dtype)
+        return SparseGRU.from_dense(self, partial(choose_block_shape, dtype=dtype), dtype)

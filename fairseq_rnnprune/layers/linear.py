@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairseq_rnnprune.sparse import SparseLinear
+from fairseq_rnnprune.sparse import SparseLinear, choose_block_shape
 
-from .packing import Packable, check_choice, choose_block_shape
+from .packing import Packable, check_choice
 
 
 class Linear(Packable, nn.Linear):
@@ -32,4 +32,5 @@ class Linear(Packable, nn.Linear):
         return [self.weight.detach()]
 
     def _packed_copy(self, dtype: torch.dtype) -> SparseLinear:
-        return SparseLinear.from_dense(self, choose_block_shape(self.weight, 1), dtype)
+        shape = choose_block_shape(self.weight, 1, dtype)
+        return SparseLinear.from_dense(self, shape, dtype)

@@ -14,7 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairseq_rnnprune.sparse import BlockShape, BlockSparseMatrix, SparseLinear, choose_backend
+from fairseq_rnnprune.sparse import (
+    BlockSparseMatrix,
+    SparseLinear,
+    choose_backend,
+    choose_block_shape,
+    stored_values,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +37,9 @@ DTYPES = {
 # thread, int32 CSR against dense: 4000 x 256 at density 0.15 is 1.2 to 2.2 times as fast at batches
 # from 1 to 512, 10000 x 512 at 0.20 1.1 to 2.8 times; 512 x 512 at 0.15 is slower at batch 1.
 AUTO_MAX_DENSITY = ((2**20, 0.15), (2**22, 0.20))
+# The same for blocks and the native kernels, where a stored zero costs as much as a weight: a
+# product is then faster than torch's at every batch from 1 to 512.
+AUTO_MAX_STORED_DENSITY = ((2**18, 0.4),)
 
 
 def check_choice(choice: Any, source: str) -> str:
@@ -49,20 +58,22 @@ def resolve_choice(option: str) -> str:
     return check_choice(os.environ.get(ENVIRONMENT) or "auto", ENVIRONMENT)
 
 
-def choose_block_shape(weight: Tensor, gates: int) -> BlockShape:
-    """The block shape to pack a weight with: single elements, for CSR is what runs them."""
-    return (1, 1)
-
-
-def reason_to_stay_dense(weights: Sequence[Tensor]) -> str | None:
+def reason_to_stay_dense(weights: Sequence[Tensor], gates: int = 1) -> str | None:
     """Why packing a layer of these weights would not be faster; None if it should be."""
     elements = sum(weight.numel() for weight in weights)
-    density = sum(int(weight.count_nonzero()) for weight in weights) / elements
-    limits = [limit for least, limit in AUTO_MAX_DENSITY if elements >= least]
+    shapes = [choose_block_shape(weight, gates) for weight in weights]
+    if all(shape != (1, 1) for shape in shapes):
+        pairs = zip(weights, shapes, strict=True)
+        kept = sum(stored_values(weight, shape, gates) for weight, shape in pairs)
+        measure, all_limits = "stored density", AUTO_MAX_STORED_DENSITY
+    else:
+        kept = sum(int(weight.count_nonzero()) for weight in weights)
+        measure, all_limits = "density", AUTO_MAX_DENSITY
+    limits = [limit for least, limit in all_limits if elements >= least]
     if not limits:
-        return f"{elements:,} weights are too few, packing pays from {AUTO_MAX_DENSITY[0][0]:,}"
-    if density > limits[-1]:
-        return f"density {density:.3f} is too high, packing pays up to {limits[-1]}"
+        return f"{elements:,} weights are too few, packing pays from {all_limits[0][0]:,}"
+    if kept / elements > limits[-1]:
+        return f"{measure} {kept / elements:.3f} is too high, packing pays up to {limits[-1]}"
     return None
 
 
@@ -75,6 +86,8 @@ class Packable(nn.Module):
 
     packed: str
     sparse: nn.Module | None
+    # Row groups that no block may straddle.
+    _gates = 1
 
     def _weights(self) -> list[Tensor]:
         """Every weight [M, K] that the packed copy holds."""
@@ -99,7 +112,7 @@ class Packable(nn.Module):
         """The packed copy, or None to stay dense, and a line that describes or explains it."""
         if choice == "dense":
             return None, "stays dense"
-        if choice == "auto" and (reason := reason_to_stay_dense(self._weights())):
+        if choice == "auto" and (reason := reason_to_stay_dense(self._weights(), self._gates)):
             return None, f"stays dense, {reason}"
         sparse = self._packed_copy(DTYPES[choice])
         matrices = [part.W for part in sparse.modules() if isinstance(part, SparseLinear)]

@@ -4,6 +4,7 @@ from .dispatch import available_backends, choose_backend, explain, gru_sequence,
 from .linear import SparseLinear
 from .matrix import BlockShape, BlockSparseMatrix
 from .recurrent import SparseGRU
+from .shapes import choose_block_shape, stored_values
 
 __all__ = [
     "BlockShape",
@@ -12,7 +13,9 @@ __all__ = [
     "SparseLinear",
     "available_backends",
     "choose_backend",
+    "choose_block_shape",
     "explain",
     "gru_sequence",
     "matmul",
+    "stored_values",
 ]

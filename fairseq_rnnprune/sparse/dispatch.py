@@ -1,7 +1,8 @@
 """Which backend runs an operation, or every reason why it cannot.
 
 A backend is one row of `BACKENDS`, and the first that can run a call is its default. So the order
-is the order of preference: torch_csr (CPU), reference (anywhere, but it unpacks at every call).
+is the order of preference: cpu (native kernels for some block shapes), torch_csr (CPU), reference
+(anywhere, but it unpacks at every call).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from . import reference, torch_csr
+from . import cpu, reference, torch_csr
 from .matrix import BlockSparseMatrix
 from .validation import WEIGHT_DTYPES, names
 
@@ -30,6 +31,13 @@ class Backend:
 
 
 BACKENDS = (
+    Backend(
+        "cpu",
+        cpu.unavailable_reasons,
+        cpu.not_supported_reasons,
+        cpu.matmul,
+        cpu.gru_sequence,
+    ),
     Backend(
         "torch_csr",
         torch_csr.unavailable_reasons,

@@ -1,0 +1,84 @@
+// Activations in the layout that the panels read. Included once per instruction set (see body.h).
+
+typedef uint8_t Bytes __attribute__((vector_size(LANES)));
+
+// n floats, n below LANES, and zeros.
+static INLINE V load_some(const float *p, int n) {
+    float lanes[LANES] = {};
+    for (int i = 0; i < n; i++) lanes[i] = p[i];
+    return load(lanes);
+}
+
+static float magnitude(const float *x, int n) {
+    V largest{};
+    VI is_nan{};
+    for (int i = 0; i < n; i += LANES) {
+        const V v = i + LANES <= n ? load(x + i) : load_some(x + i, n - i);
+        const V size = v < 0.0f ? -v : v;
+        largest = size > largest ? size : largest;
+        is_nan |= v != v;
+    }
+    float result = 0.0f;
+    for (int i = 0; i < LANES; i++) {
+        if (is_nan[i]) return __builtin_nanf("");
+        result = largest[i] > result ? largest[i] : result;
+    }
+    return result;
+}
+
+template <int C>
+static void pack_blocks(const Matrix &m, int first, int last, const float *x,
+                        const Activations &packed) {
+    // Rows are read along K and written across it; so few columns at a time stay in the cache.
+    constexpr int CHUNK = 128 / C;
+    const int B = packed.tile, whole = m.width / C;
+    float *tile = (float *)packed.data;
+    for (int start = 0; start < packed.batch; start += B, tile += (size_t)m.block_width() * B * C)
+        for (int low = first; low < last; low += CHUNK)
+            for (int b = 0; b < B; b++) {
+                const bool real = start + b < packed.batch;
+                const float *from = real ? x + (size_t)(start + b) * m.width : nullptr;
+                for (int j = low; j < last && j < low + CHUNK; j++) {
+                    float *to = tile + ((size_t)j * B + b) * C;
+                    if (real && j < whole)
+                        for (int c = 0; c < C; c++) to[c] = from[j * C + c];
+                    else
+                        for (int c = 0; c < C; c++)
+                            to[c] = real && j * C + c < m.width ? from[j * C + c] : 0.0f;
+                }
+            }
+}
+
+static void pack(const Matrix &m, int first, int last, const float *x, const Activations &packed) {
+    switch (m.block_columns) {
+        case 1: return pack_blocks<1>(m, first, last, x, packed);
+        case 4: return pack_blocks<4>(m, first, last, x, packed);
+        default: return pack_blocks<8>(m, first, last, x, packed);
+    }
+}
+
+// As pack, for blocks of 4 columns in bytes. What lies beyond the batch is left as it is: products
+// of bytes are numbers, whatever they are, and nobody reads these.
+static void quantise(const Matrix &m, int first, int last, const float *x,
+                     const Activations &packed) {
+    const int B = packed.tile;
+    const size_t tile_size = (size_t)m.block_width() * B * 4;
+    for (int b = 0; b < packed.batch; b++) {
+        const float *from = x + (size_t)b * m.width;
+        uint8_t *to = (uint8_t *)packed.data + b / B * tile_size + b % B * 4;
+        for (int j = first; j < last; j += LANES / 4) {
+            const int left = m.width - 4 * j;
+            V level = (left < LANES ? load_some(from + 4 * j, left) : load(from + 4 * j)) /
+                      packed.scales[b];
+            // Also where a state is NaN, which the units of a GRU hand on by themselves.
+            level = level < 127.0f ? level : broadcast(127.0f);
+            level = level > -127.0f ? level : broadcast(-127.0f);
+            // Adding 1.5 * 2^23 leaves no bits for a fraction, so it rounds.
+            level = (level + 12582912.0f) - 12582912.0f;
+            const Bytes bytes =
+                __builtin_convertvector(__builtin_convertvector(level, VI) + 128, Bytes);
+            for (int i = 0; i < LANES / 4 && j + i < last; i++)
+                __builtin_memcpy(to + (size_t)(j + i) * B * 4, (const char *)&bytes + 4 * i, 4);
+        }
+    }
+}

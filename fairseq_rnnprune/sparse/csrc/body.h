@@ -1,0 +1,37 @@
+// Everything that is compiled once per instruction set: kernels.cpp defines NAMESPACE and LANES and
+// includes this where the compiler's target is set. Nothing here may include a system header, nor
+// call a function that another instruction set could share.
+
+namespace NAMESPACE {
+#include "simd.h"
+
+#include "panels.h"
+
+#include "int8.h"
+
+#include "activations.h"
+
+#include "recurrent.h"
+
+#define FLOAT_PRODUCT(R, C) product<FloatBlock<float, R, C>>(),
+#define BFLOAT_PRODUCT(R, C) product<FloatBlock<uint16_t, R, C>>(),
+#define INT8_PRODUCT(R, C) \
+    R == 16 && C == 4 ? product<IntegerBlock>() : product<FloatBlock<int8_t, R, C>>(),
+
+static const Kernels KERNELS = {
+    NAME,
+    {{BLOCK_SHAPES(FLOAT_PRODUCT)}, {BLOCK_SHAPES(BFLOAT_PRODUCT)}, {BLOCK_SHAPES(INT8_PRODUCT)}},
+    magnitude,
+    pack,
+    quantise,
+    gru_units,
+};
+
+#undef FLOAT_PRODUCT
+#undef BFLOAT_PRODUCT
+#undef INT8_PRODUCT
+}  // namespace NAMESPACE
+
+#undef NAMESPACE
+#undef LANES
+#undef NAME

@@ -1,0 +1,274 @@
+// The C functions that cpu.py calls: choice of the instruction set, threads, whole sequences.
+//
+// Every function returns a Status. Arguments are checked in Python; a valid Matrix and arrays of
+// the documented sizes are all that is needed to stay within them.
+
+#include "kernels.h"
+
+#include <cstddef>
+#include <new>
+#include <vector>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define HAS_X86 1
+#endif
+
+#define TEXT(x) #x
+#if defined(__clang__)
+#define TARGET(features) \
+    _Pragma(TEXT(clang attribute push(__attribute__((target(features))), apply_to = function)))
+#define END_TARGET _Pragma("clang attribute pop")
+#else
+#define TARGET(features) _Pragma("GCC push_options") _Pragma(TEXT(GCC target(features)))
+#define END_TARGET _Pragma("GCC pop_options")
+#endif
+
+#ifdef HAS_X86
+TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")
+#define NAMESPACE avx512
+#define NAME "avx512"
+#define LANES 16
+#include "body.h"
+END_TARGET
+TARGET("avx2,fma")
+#define NAMESPACE avx2
+#define NAME "avx2"
+#define LANES 8
+#include "body.h"
+END_TARGET
+#endif
+#define NAMESPACE baseline
+#define NAME "baseline"
+#define LANES 4
+#include "body.h"
+
+enum Status { OK, UNSUPPORTED, OUT_OF_MEMORY };
+
+namespace {
+
+// Best first.
+std::vector<const Kernels *> usable_kernels() {
+    std::vector<const Kernels *> usable;
+#ifdef HAS_X86
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
+        usable.push_back(&avx512::KERNELS);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        usable.push_back(&avx2::KERNELS);
+#endif
+    usable.push_back(&baseline::KERNELS);
+    return usable;
+}
+
+const std::vector<const Kernels *> usable = usable_kernels();
+const Kernels *kernels = usable[0];
+
+const Product *find_product(const Matrix &m) {
+    if (m.dtype < 0 || m.dtype >= DTYPES) return nullptr;
+    for (const Product &product : kernels->products[m.dtype])
+        if (product.block_rows == m.block_rows && product.block_columns == m.block_columns)
+            return &product;
+    return nullptr;
+}
+
+// Calls f(thread, threads) in each thread; a barrier in f needs every thread.
+template <class F> void in_threads(int threads, F f) {
+#ifdef _OPENMP
+    if (threads > 1) {
+#pragma omp parallel num_threads(threads)
+        f(omp_get_thread_num(), omp_get_num_threads());
+        return;
+    }
+#endif
+    f(0, 1);
+}
+
+void barrier(int threads) {
+#ifdef _OPENMP
+    if (threads > 1) {
+#pragma omp barrier
+    }
+#endif
+}
+
+// The first of a gate's panels that a thread owns: an equal part of the stored blocks for each.
+int first_panel(const Matrix &m, int thread, int threads) {
+    if (thread == threads) return m.gate_panels();
+    const int64_t wanted = m.blocks(m.gate_panels()) * thread / threads;
+    int low = 0, high = m.gate_panels();
+    while (low < high) {
+        const int middle = (low + high) / 2;
+        if (m.blocks(middle) < wanted) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+// Memory that a thread keeps between calls, because calls are short and many.
+char *scratch(int which, size_t bytes) {
+    thread_local std::vector<char> kept[4];
+    if (kept[which].size() < bytes) kept[which].resize(bytes);
+    return kept[which].data();
+}
+
+int padded_batch(int batch, int tile) { return (batch + tile - 1) / tile * tile; }
+
+// How a product wants its activations: which tile, and where they go.
+Activations layout(const Matrix &m, const Product &product, int batch, int which) {
+    int tile = 1;
+    while (tile < batch && tile < product.max_tile) tile *= 2;
+    const size_t size = (size_t)padded_batch(batch, tile) * m.block_width() * m.block_columns;
+    return {scratch(which, size * (product.quantises ? 1 : sizeof(float))), nullptr, batch, tile};
+}
+
+// The scale of each activation row: the largest of |x| and `least`, in 127 levels. NaN for a row
+// with NaN or inf, which makes its results NaN.
+const float *activation_scales(const float *x, const Activations &packed, int width, float least) {
+    const int padded = padded_batch(packed.batch, packed.tile);
+    float *scales = (float *)scratch(2, padded * sizeof(float));
+    for (int b = 0; b < padded; b++) {
+        const bool real = b < packed.batch;
+        const float size = real ? kernels->magnitude(x + (size_t)b * width, width) : 0.0f;
+        const float bound = size < least ? least : size;
+        scales[b] = (bound - bound == 0.0f ? bound : __builtin_nanf("")) / 127.0f;
+    }
+    return scales;
+}
+
+// No panel reads beyond K if whole blocks make up K, so x itself is in the right layout.
+bool is_packed(const Matrix &m, const Product &product, int batch) {
+    return batch == 1 && m.width % m.block_columns == 0 && !product.quantises;
+}
+
+void pack(const Matrix &m, const Product &product, int first, int last, const float *x,
+          const Activations &packed) {
+    (product.quantises ? kernels->quantise : kernels->pack)(m, first, last, x, packed);
+}
+
+int at_most(int64_t x, int limit) { return x < limit ? (int)x : limit; }
+
+// y [B, M] = x [B, K] W^T + bias.
+void matmul(const Matrix &m, const Product &product, const float *x, const float *bias, float *y,
+            int batch, int threads) {
+    Activations packed{x, nullptr, batch, 1};
+    const bool copies = !is_packed(m, product, batch);
+    if (copies) packed = layout(m, product, batch, 0);
+    if (product.quantises) packed.scales = activation_scales(x, packed, m.width, 1e-30f);
+    in_threads(threads, [&](int t, int n) {
+        if (copies) {
+            const int64_t width = m.block_width();
+            pack(m, product, width * t / n, width * (t + 1) / n, x, packed);
+            barrier(n);
+        }
+        product.rows(m, first_panel(m, t, n), first_panel(m, t + 1, n), packed, bias, y);
+    });
+}
+
+// states [T, B, H] from gates_x [T, B, 3H], bias [3H] and h [B, H]. A thread owns the same units in
+// all gates, so that threads wait for one another only once per step, for the state.
+void gru(const Matrix &m, const Product &product, const float *gates_x, const float *bias,
+         const float *h, float *states, int steps, int batch, int threads) {
+    const int H = m.width;
+    const bool copies = !is_packed(m, product, batch);
+    Activations state[2] = {{h, nullptr, batch, 1}, {h, nullptr, batch, 1}};
+    if (copies)
+        for (int i = 0; i < 2; i++) state[i] = layout(m, product, batch, i);
+    // Each state lies between its predecessor and a tanh, so one scale fits the whole sequence.
+    if (product.quantises)
+        state[0].scales = state[1].scales = activation_scales(h, state[0], H, 1.0f);
+    float *gates_h = (float *)scratch(3, (size_t)batch * m.rows * sizeof(float));
+
+    in_threads(threads, [&](int t, int n) {
+        const int first = first_panel(m, t, n), last = first_panel(m, t + 1, n);
+        const int first_unit = at_most((int64_t)first * m.block_rows, H);
+        const int last_unit = at_most((int64_t)last * m.block_rows, H);
+        const int first_column = first_unit / m.block_columns;
+        const int last_column = (last_unit + m.block_columns - 1) / m.block_columns;
+        if (copies) {
+            pack(m, product, first_column, last_column, h, state[0]);
+            barrier(n);
+        }
+        for (int step = 0; step < steps; step++) {
+            const size_t size = (size_t)batch * H;
+            const float *before = step ? states + (step - 1) * size : h;
+            float *after = states + step * size;
+            Activations x = state[step % 2];
+            if (!copies) x.data = before;
+            product.rows(m, first, last, x, bias, gates_h);
+            for (int b = 0; b < batch; b++)
+                kernels->gru_units(gates_x + (step * size + (size_t)b * H) * 3,
+                                   gates_h + (size_t)b * m.rows, before + (size_t)b * H,
+                                   after + (size_t)b * H, first_unit, last_unit, H);
+            if (copies) pack(m, product, first_column, last_column, after, state[(step + 1) % 2]);
+            barrier(n);
+        }
+    });
+}
+
+// Runs f(product) and turns what can go wrong into a status: no exception may reach Python.
+template <class F> Status guarded(const Matrix &m, F f) {
+    const Product *product = find_product(m);
+    if (!product) return UNSUPPORTED;
+    try {
+        f(*product);
+    } catch (const std::bad_alloc &) {
+        return OUT_OF_MEMORY;
+    }
+    return OK;
+}
+
+}  // namespace
+
+extern "C" {
+
+// y [batch, rows] = x [batch, width] W^T + bias [rows], which may be null. All float, contiguous.
+int rnnprune_matmul(const Matrix *m, const float *x, const float *bias, float *y, int batch,
+                    int threads) {
+    return guarded(*m, [&](const Product &product) {
+        // Of larger batches the packed activations would leave the second-level cache.
+        constexpr int CHUNK = 64;
+        for (int start = 0; start < batch; start += CHUNK)
+            matmul(*m, product, x + (size_t)start * m->width, bias, y + (size_t)start * m->rows,
+                   at_most(batch - start, CHUNK), threads);
+    });
+}
+
+// The states [steps, batch, H] of a GRU with recurrent weight m [3H, H]; bias [3H] may be null.
+int rnnprune_gru(const Matrix *m, const float *gates_x, const float *bias, const float *h,
+                 float *states, int steps, int batch, int threads) {
+    return guarded(*m, [&](const Product &product) {
+        if (batch > 0) gru(*m, product, gates_x, bias, h, states, steps, batch, threads);
+    });
+}
+
+// The name of instruction set i of those that run here, best first; null from the last one on.
+const char *rnnprune_instruction_set(int i) {
+    return 0 <= i && i < (int)usable.size() ? usable[i]->name : nullptr;
+}
+
+// All calls from now on use instruction set i.
+int rnnprune_use_instruction_set(int i) {
+    if (!rnnprune_instruction_set(i)) return UNSUPPORTED;
+    kernels = usable[i];
+    return OK;
+}
+
+// For Python to check that it means the same struct.
+int rnnprune_matrix_bytes() { return sizeof(Matrix); }
+
+// The block shapes with kernels: writes at most n pairs, returns how many there are.
+int rnnprune_block_shapes(int32_t *shapes, int n) {
+    for (int i = 0; i < SHAPES && i < n; i++) {
+        shapes[2 * i] = kernels->products[FLOAT32][i].block_rows;
+        shapes[2 * i + 1] = kernels->products[FLOAT32][i].block_columns;
+    }
+    return SHAPES;
+}
+
+}  // extern "C"

@@ -1,0 +1,76 @@
+// The types that kernels.cpp, cpu.py and the bodies compiled per instruction set share.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__GNUC__)
+#define INLINE __attribute__((always_inline)) inline
+#else
+#error "the kernels need the vector extensions of GCC or Clang"
+#endif
+
+// A BlockSparseMatrix (sparse/matrix.py); cpu.py fills it in, so both must list the same fields.
+struct Matrix {
+    const void *values;        // [blocks, block_rows, block_columns] of dtype
+    const uint16_t *columns;   // [blocks]
+    const int32_t *pointers;   // [gates * panels of a gate + 1]
+    const float *scales;       // [panels, block_rows]: int8 only, else null
+    const int32_t *offsets;    // [panels, block_rows]: 128 * the row's sum, for int8 of 16 x 4
+    int32_t rows;              // M, of all gates
+    int32_t width;             // K
+    int32_t gates;
+    int32_t block_rows;
+    int32_t block_columns;
+    int32_t dtype;             // a Dtype
+
+    int gate_rows() const { return rows / gates; }
+    int gate_panels() const { return (gate_rows() + block_rows - 1) / block_rows; }
+    int block_width() const { return (width + block_columns - 1) / block_columns; }
+    // Stored blocks in the first n panels of every gate.
+    int64_t blocks(int n) const {
+        int64_t sum = 0;
+        for (int g = 0; g < gates; g++)
+            sum += pointers[g * gate_panels() + n] - pointers[g * gate_panels()];
+        return sum;
+    }
+};
+
+enum Dtype { FLOAT32, BFLOAT16, INT8, DTYPES };
+
+// X(rows, columns) for every block shape with kernels, the same as in cpu.py. Rows are a multiple of columns, so that a
+// panel of a recurrent weight produces whole blocks of the next step's input.
+#define BLOCK_SHAPES(X) X(16, 1) X(4, 4) X(8, 4) X(16, 4) X(8, 8)
+enum { SHAPES = 5 };
+
+// Activations x [B, K] as a kernel reads them: [tiles, block columns, tile, block_columns], so that
+// what a block needs of a whole tile of the batch is contiguous. Beyond B and K there are zeros.
+// data is float, or uint8 with x = (data - 128) * scales[b] for the integer kernel.
+struct Activations {
+    const void *data;
+    const float *scales;  // [tiles * tile]
+    int batch;
+    int tile;
+};
+
+// The functions of one instruction set for one block shape and dtype.
+struct Product {
+    int block_rows, block_columns;
+    int max_tile;     // a power of two
+    bool quantises;   // reads uint8 activations
+    // y [B, M] = x W^T + bias, for the panels first to last - 1 of every gate.
+    void (*rows)(const Matrix &, int first, int last, const Activations &, const float *bias,
+                 float *y);
+};
+
+struct Kernels {
+    const char *name;
+    Product products[DTYPES][SHAPES];
+    // Largest |x| among n; NaN if one is NaN.
+    float (*magnitude)(const float *x, int n);
+    // Writes the block columns first to last - 1 of x [B, K] into the layout of Activations.
+    void (*pack)(const Matrix &, int first, int last, const float *x, const Activations &);
+    void (*quantise)(const Matrix &, int first, int last, const float *x, const Activations &);
+    // The units first to last - 1 of a GRU's next state; see recurrent.h.
+    void (*gru_units)(const float *gates_x, const float *gates_h, const float *h, float *next,
+                      int first, int last, int H);
+};

@@ -1,0 +1,85 @@
+// Vectors of LANES floats: types, loads, sums. Included once per instruction set (see body.h).
+
+// Elements of Python's arrays need not be aligned to more than their own size.
+typedef float V __attribute__((vector_size(4 * LANES)));
+typedef float UnalignedV __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t VI __attribute__((vector_size(4 * LANES)));
+typedef int32_t UnalignedVI __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+static INLINE V load(const float *p) { return *(const UnalignedV *)p; }
+static INLINE VI load_int32(const int32_t *p) { return *(const UnalignedVI *)p; }
+static INLINE void store(float *p, V v) { *(UnalignedV *)p = v; }
+
+// x - 0.0 is x for every x, so the compiler leaves nothing but the broadcast.
+static INLINE V broadcast(float x) { return x - V{}; }
+static INLINE VI broadcast_int(int32_t x) { return x - VI{}; }
+
+// bfloat16 and int8 values as floats. GCC widens short vectors lane by lane, hence the intrinsics.
+#if LANES == 16
+static INLINE V load(const uint16_t *p) {
+    const __m256i half = _mm256_loadu_si256((const __m256i *)p);
+    return (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16);
+}
+static INLINE V load(const int8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+#elif LANES == 8
+static INLINE V load(const uint16_t *p) {
+    const __m128i half = _mm_loadu_si128((const __m128i *)p);
+    return (V)_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16);
+}
+static INLINE V load(const int8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+#else
+static INLINE V load(const uint16_t *p) {
+    VI bits;
+    for (int i = 0; i < LANES; i++) bits[i] = (int32_t)((uint32_t)p[i] << 16);
+    return (V)bits;
+}
+static INLINE V load(const int8_t *p) {
+    V v;
+    for (int i = 0; i < LANES; i++) v[i] = p[i];
+    return v;
+}
+#endif
+
+// x[0 .. C-1], repeated to fill a vector; of more than LANES, the first ones.
+template <int C> static INLINE V repeat(const float *x) {
+    static_assert(C == 1 || C == 4 || C == 8, "block columns");
+    if constexpr (C == 1) return broadcast(*x);
+    else if constexpr (C >= LANES) return load(x);
+#if LANES == 16
+    else if constexpr (C == 4) return _mm512_broadcast_f32x4(_mm_loadu_ps(x));
+    else return (V)_mm512_broadcast_f64x4((__m256d)_mm256_loadu_ps(x));
+#elif LANES == 8
+    else return _mm256_broadcast_ps((const __m128 *)x);
+#endif
+}
+
+// Lane i of the result is lane i ^ D of v.
+template <int D> static INLINE V exchange(V v) {
+#if defined(__clang__)
+    V w;
+    for (int i = 0; i < LANES; i++) w[i] = v[i ^ D];
+    return w;
+#elif LANES == 16
+    return __builtin_shuffle(v, VI{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} ^ D);
+#elif LANES == 8
+    return __builtin_shuffle(v, VI{0, 1, 2, 3, 4, 5, 6, 7} ^ D);
+#else
+    return __builtin_shuffle(v, VI{0, 1, 2, 3} ^ D);
+#endif
+}
+
+// Stores the sums of every N neighbouring lanes, LANES / N of them; N is 1, 4, 8 or LANES.
+template <int N> static INLINE void store_sums(float *p, V v) {
+    if constexpr (N == 1) {
+        store(p, v);
+    } else {
+        v += exchange<1>(v);
+        v += exchange<2>(v);
+        if constexpr (N >= 8) v += exchange<4>(v);
+        for (int i = 0; i < LANES / N; i++) p[i] = v[i * N];
+    }
+}

@@ -1,0 +1,179 @@
+// The C functions against double arithmetic, without Python: for a sanitizer's build and for other
+// processors under an emulator (see check.sh). Exit status 0 if every instruction set agrees.
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <random>
+#include <vector>
+
+#include "kernels.h"
+
+extern "C" {
+int rnnprune_matmul(const Matrix *, const float *, const float *, float *, int, int);
+int rnnprune_gru(const Matrix *, const float *, const float *, const float *, float *, int, int,
+                 int);
+const char *rnnprune_instruction_set(int);
+int rnnprune_use_instruction_set(int);
+}
+
+namespace {
+
+std::mt19937 random_bits(1);
+
+float normal() { return std::normal_distribution<float>()(random_bits); }
+
+std::vector<float> normals(size_t n) {
+    std::vector<float> values(n);
+    for (float &value : values) value = normal();
+    return values;
+}
+
+// A matrix and what it means. Every array has exactly its documented size, on the heap, so that a
+// sanitizer sees any step beyond it.
+struct Sample {
+    std::vector<float> floats, scales;
+    std::vector<uint16_t> halves, columns;
+    std::vector<int8_t> bytes;
+    std::vector<int32_t> pointers{0}, offsets;
+    std::vector<double> dense;  // [rows, width]
+    Matrix m{};
+
+    Sample(int gates, int height, int width, int r, int c, int dtype, double density) {
+        m.rows = gates * height, m.width = width, m.gates = gates;
+        m.block_rows = r, m.block_columns = c, m.dtype = dtype;
+        const int panels = gates * m.gate_panels();
+        dense.assign((size_t)m.rows * width, 0.0);
+        scales.assign((size_t)panels * r, 0.01f);
+        offsets.assign((size_t)panels * r, 0);
+        for (int p = 0; p < panels; p++) {
+            for (int j = 0; j < m.block_width(); j++)
+                if (random_bits() % 1000 < 1000 * density) add_block(p, j);
+            pointers.push_back((int32_t)columns.size());
+        }
+        const void *values[] = {floats.data(), halves.data(), bytes.data()};
+        m.values = values[dtype], m.columns = columns.data(), m.pointers = pointers.data();
+        m.scales = dtype == INT8 ? scales.data() : nullptr, m.offsets = offsets.data();
+    }
+
+    void add_block(int panel, int column) {
+        columns.push_back((uint16_t)column);
+        const int gate = panel / m.gate_panels(), first = panel % m.gate_panels() * m.block_rows;
+        for (int i = 0; i < m.block_rows; i++)
+            for (int j = 0; j < m.block_columns; j++) {
+                const int row = first + i, k = column * m.block_columns + j;
+                const bool inside = row < m.gate_rows() && k < m.width;
+                const double value = add_value(inside, panel * m.block_rows + i);
+                if (inside) dense[(size_t)(gate * m.gate_rows() + row) * m.width + k] = value;
+            }
+    }
+
+    // Stores a random value, or 0 in the padding, and returns the number it stands for.
+    double add_value(bool inside, int padded_row) {
+        const int level = inside ? (int)(random_bits() % 255) - 127 : 0;
+        if (m.dtype == INT8) {
+            bytes.push_back((int8_t)level);
+            offsets[padded_row] += 128 * level;
+            return level * (double)scales[padded_row];
+        }
+        // Of these numbers bfloat16 has all the bits.
+        const float value = level / 64.0f;
+        uint32_t bits;
+        __builtin_memcpy(&bits, &value, 4);
+        m.dtype == FLOAT32 ? floats.push_back(value) : halves.push_back((uint16_t)(bits >> 16));
+        return value;
+    }
+
+    std::vector<double> multiply(const float *x, const float *bias, int batch) const {
+        std::vector<double> y((size_t)batch * m.rows);
+        for (int b = 0; b < batch; b++)
+            for (int i = 0; i < m.rows; i++) {
+                double sum = bias ? bias[i] : 0.0;
+                for (int k = 0; k < m.width; k++)
+                    sum += dense[(size_t)i * m.width + k] * x[(size_t)b * m.width + k];
+                y[(size_t)b * m.rows + i] = sum;
+            }
+        return y;
+    }
+};
+
+double error(const std::vector<float> &actual, const std::vector<double> &exact) {
+    double largest = 0.0, squares = 1e-30;
+    for (size_t i = 0; i < exact.size(); i++) {
+        const double difference = std::fabs(actual[i] - exact[i]);
+        largest = difference <= largest ? largest : difference;  // NaN is kept
+        squares += exact[i] * exact[i];
+    }
+    return largest / std::sqrt(squares / (double)exact.size() + 1e-12);
+}
+
+double matmul_error(const Sample &s, int batch, int threads) {
+    const auto x = normals((size_t)batch * s.m.width), bias = normals(s.m.rows);
+    std::vector<float> y((size_t)batch * s.m.rows, NAN);
+    if (rnnprune_matmul(&s.m, x.data(), bias.data(), y.data(), batch, threads)) return INFINITY;
+    return error(y, s.multiply(x.data(), bias.data(), batch));
+}
+
+double gru_error(const Sample &s, int steps, int batch, int threads) {
+    const int H = s.m.width, rows = s.m.rows;
+    const auto gates_x = normals((size_t)steps * batch * rows), bias = normals(rows);
+    auto h = normals((size_t)batch * H);
+    std::vector<float> states((size_t)steps * batch * H, NAN);
+    if (rnnprune_gru(&s.m, gates_x.data(), bias.data(), h.data(), states.data(), steps, batch,
+                     threads))
+        return INFINITY;
+    double worst = 0.0;
+    for (int t = 0; t < steps; t++) {
+        const auto y = s.multiply(h.data(), bias.data(), batch);
+        std::vector<double> exact;
+        for (int b = 0; b < batch; b++)
+            for (int i = 0; i < H; i++) {
+                const float *gx = gates_x.data() + ((size_t)t * batch + b) * rows;
+                const double *gh = y.data() + (size_t)b * rows;
+                const double r = 1 / (1 + std::exp(-(gx[i] + gh[i])));
+                const double z = 1 / (1 + std::exp(-(gx[H + i] + gh[H + i])));
+                const double n = std::tanh(gx[2 * H + i] + r * gh[2 * H + i]);
+                exact.push_back(n + z * (h[(size_t)b * H + i] - n));
+            }
+        const size_t size = (size_t)batch * H;
+        const std::vector<float> actual(states.begin() + t * size, states.begin() + (t + 1) * size);
+        const double step_error = error(actual, exact);
+        worst = step_error <= worst ? worst : step_error;
+        // Errors of one step must not add to those of the next.
+        h = actual;
+    }
+    return worst;
+}
+
+}  // namespace
+
+int main() {
+    const int shapes[][2] = {
+#define SHAPE(R, C) {R, C},
+        BLOCK_SHAPES(SHAPE)};
+    int failures = 0, checks = 0;
+    for (int set = 0; rnnprune_instruction_set(set); set++) {
+        rnnprune_use_instruction_set(set);
+        double worst[2] = {0.0, 0.0};
+        for (const auto &shape : shapes)
+            for (int dtype = 0; dtype < DTYPES; dtype++)
+                for (const int H : {16, 19, 37})
+                    for (const double density : {0.0, 0.3, 1.0})
+                        for (const int batch : {1, 2, 3, 5, 17, 66}) {
+                            const bool in_levels = dtype == INT8 && shape[0] == 16 && shape[1] == 4;
+                            const Sample s(3, H, H, shape[0], shape[1], dtype, density);
+                            const Sample plain(1, H, 50, shape[0], shape[1], dtype, density);
+                            const int threads = 1 + checks++ % 2;
+                            const double errors[] = {matmul_error(plain, batch, threads),
+                                                     gru_error(s, 3, batch, threads)};
+                            for (const double e : errors) {
+                                failures += !(e <= (in_levels ? 0.2 : 2e-5));
+                                worst[in_levels] = std::fmax(worst[in_levels], e);
+                            }
+                        }
+        std::printf("%-9s largest error / rms %.1e, in 8 bits %.1e\n",
+                    rnnprune_instruction_set(set), worst[0], worst[1]);
+    }
+    std::printf("%d comparisons, %d failures\n", 2 * checks, failures);
+    return failures != 0;
+}

@@ -1,0 +1,95 @@
+"""Which block shape a mask gets, and what `auto` makes of it."""
+
+import logging
+
+import pytest
+import torch
+
+from fairseq_rnnprune.layers import GRU, Linear, packing
+from fairseq_rnnprune.sparse import BlockSparseMatrix, choose_block_shape, cpu, stored_values
+
+with_kernels = pytest.mark.skipif(
+    bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
+)
+
+
+def in_blocks(shape, block_shape, density=0.1):
+    """Ones [M, K] in random blocks."""
+    r, c = block_shape
+    kept = torch.rand(-(-shape[0] // r), -(-shape[1] // c)) < density
+    whole = kept.repeat_interleave(r, 0).repeat_interleave(c, 1)
+    return whole[: shape[0], : shape[1]].float()
+
+
+@with_kernels
+@pytest.mark.parametrize("block_shape", cpu.BLOCK_SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_mask_in_blocks_is_found_again(block_shape, dtype):
+    assert choose_block_shape(in_blocks((384, 128), block_shape), 3, dtype) == block_shape
+
+
+@with_kernels
+def test_blocks_within_blocks():
+    # 8 x 8 and 4 x 4 store the same values; 32 x 32 has no kernel of its own.
+    assert choose_block_shape(in_blocks((96, 64), (32, 32)), 3) in ((16, 4), (8, 8))
+    assert choose_block_shape(in_blocks((96, 64), (16, 16)), 1, torch.int8) == (16, 4)
+
+
+@with_kernels
+def test_int8_prefers_its_fast_kernel_to_less_fill_in():
+    # Of 8 x 4 blocks, 16 x 4 ones store nearly twice the values, at half the time each.
+    weight = torch.zeros(64, 64)
+    weight[:24] = 1.0
+    assert choose_block_shape(weight, 1, torch.float32) == (8, 8)
+    assert choose_block_shape(weight, 1, torch.int8) == (16, 4)
+
+
+def test_unstructured_masks_stay_single_elements():
+    assert choose_block_shape(in_blocks((384, 128), (1, 1)), 3) == (1, 1)
+
+
+def test_what_the_kernels_cannot_run_stays_single_elements(monkeypatch):
+    weight = in_blocks((384, 128), (16, 1))
+    assert choose_block_shape(weight, 3, torch.float16) == (1, 1)
+    assert choose_block_shape(weight.to("meta"), 3) == (1, 1)
+    # Smaller than every block.
+    assert choose_block_shape(torch.ones(9, 2), 3) == (1, 1)
+    monkeypatch.setattr(cpu, "_library", lambda: None)
+    assert choose_block_shape(weight, 3) == (1, 1)
+
+
+@pytest.mark.parametrize("block_shape", [(1, 1), (2, 3), (5, 1), (3, 7)])
+@pytest.mark.parametrize("gates", [1, 3])
+def test_stored_values_are_those_that_packing_stores(block_shape, gates):
+    weight = in_blocks((15, 11), (1, 1), 0.2)
+    W = BlockSparseMatrix.from_dense(weight, block_shape, gates=gates)
+    assert stored_values(weight, block_shape, gates) == W.values.numel()
+
+
+@with_kernels
+@pytest.mark.parametrize(("density", "packs"), [(0.3, True), (0.5, False)])
+def test_auto_looks_at_what_the_kernels_store(density, packs):
+    reason = packing.reason_to_stay_dense([in_blocks((768, 512), (8, 8), density)], 3)
+    assert reason is None if packs else "stored density 0.5" in reason
+    assert "packing pays from 262,144" in packing.reason_to_stay_dense([torch.zeros(96, 64)])
+
+
+@with_kernels
+@pytest.mark.parametrize("packed", ["auto", "bf16", "int8"])
+def test_layers_run_on_the_native_kernels(packed, caplog):
+    caplog.set_level(logging.INFO, logger="fairseq_rnnprune")
+    gru, linear = GRU(320, 320, packed=packed), Linear(512, 512, packed=packed)
+    with torch.no_grad():
+        for layer in (gru, linear):
+            for parameter in layer.parameters():
+                if parameter.dim() == 2:
+                    parameter *= in_blocks(parameter.shape, (16, 4))
+            layer.eval().pack()
+    assert {gru.sparse.layers[0][0].recurrent.W.block_shape, linear.sparse.W.block_shape} == {
+        (16, 4)
+    }
+    assert ["backend cpu" in record.getMessage() for record in caplog.records] == [True, True]
+    x = torch.randn(3, 2, 320)
+    with torch.no_grad():
+        packed_out, dense_out = gru(x)[0], super(GRU, gru).forward(x)[0]
+    torch.testing.assert_close(packed_out, dense_out, atol=0.02, rtol=0.02)

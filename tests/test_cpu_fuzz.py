@@ -1,0 +1,80 @@
+"""Random shapes and masks through the native kernels; `tests/native/check.sh` adds a sanitizer."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as some
+from tolerances import assert_close
+
+from fairseq_rnnprune.sparse import BlockSparseMatrix, cpu, gru_sequence, matmul, reference
+
+pytestmark = pytest.mark.skipif(
+    bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def best_instruction_set_afterwards():
+    yield
+    use(0)
+
+
+def use(instruction_set):
+    names = cpu.instruction_sets()
+    cpu.use_instruction_set(names[instruction_set % len(names)])
+
+
+@some.composite
+def matrices(draw, recurrent=False):
+    """A packed matrix whose panels hold anything from no block to all of them."""
+    r, c = draw(some.sampled_from(cpu.BLOCK_SHAPES))
+    dtype = draw(some.sampled_from(list(cpu.DTYPES)))
+    gates = 3 if recurrent else draw(some.integers(1, 4))
+    height = draw(some.integers(max(r, c), 60))
+    columns = height if recurrent else draw(some.integers(c, 90))
+    generator = torch.Generator().manual_seed(draw(some.integers(0, 2**32)))
+    weight = torch.randn(gates * height, columns, generator=generator)
+    # Each row has a density of its own, and many rows are empty.
+    density = torch.rand(gates * height, 1, generator=generator) * 2 - 1
+    weight *= torch.rand(weight.shape, generator=generator) < density
+    return BlockSparseMatrix.from_dense(weight, (r, c), dtype, gates)
+
+
+def tolerance(W):
+    # With 8-bit activations a row of few weights may carry all of their rounding.
+    in_levels = W.dtype == torch.int8 and W.block_shape == (16, 4)
+    return None if in_levels else torch.float32
+
+
+@given(W=matrices(), batch=some.integers(0, 70), instruction_set=some.integers(0, 2))
+def test_matmul(W, batch, instruction_set):
+    use(instruction_set)
+    x = torch.randn(batch, W.shape[1])
+    y = matmul(W, x, backend="cpu")
+    assert y.shape == (batch, W.shape[0])
+    exact = reference.matmul(W, x.double())
+    if dtype := tolerance(W):
+        assert_close(y, exact, dtype) if batch else None
+    else:
+        # Half a level of each activation, times the sum of a row's weights.
+        level = x.abs().amax(1, keepdim=True) / 127
+        bound = 0.51 * level * W.to_dense().abs().sum(1) + 1e-4
+        assert ((y - exact).abs() <= bound).all()
+
+
+@given(
+    W=matrices(recurrent=True),
+    batch=some.integers(1, 20),
+    steps=some.integers(1, 4),
+    instruction_set=some.integers(0, 2),
+)
+def test_gru_sequence(W, batch, steps, instruction_set):
+    use(instruction_set)
+    gates_x, h = torch.randn(steps, batch, W.shape[0]), torch.rand(batch, W.shape[1])
+    states = gru_sequence(W, gates_x, h, backend="cpu")
+    assert states.shape == (steps, batch, W.shape[1])
+    exact = reference.gru_sequence(W, gates_x.double(), h.double())
+    if dtype := tolerance(W):
+        assert_close(states, exact, dtype)
+    else:
+        assert states.isfinite().all()

@@ -1,0 +1,245 @@
+"""The native kernels, compiled for each instruction set, against float64."""
+
+import ctypes
+
+import pytest
+import torch
+from sparse_samples import sparse_weight
+from tolerances import assert_close
+from torch.nn.functional import linear
+
+from fairseq_rnnprune.sparse import BlockSparseMatrix, cpu, gru_sequence, matmul, reference
+
+pytestmark = pytest.mark.skipif(
+    bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
+)
+DTYPES = list(cpu.DTYPES)
+CANARY = 12345.0
+
+
+@pytest.fixture(params=["avx512", "avx2", "baseline"])
+def instruction_set(request):
+    if request.param not in cpu.instruction_sets():
+        pytest.skip(f"this processor has no {request.param}")
+    cpu.use_instruction_set(request.param)
+    yield request.param
+    cpu.use_instruction_set(cpu.instruction_sets()[0])
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """New arrays hold NaN and lie between canaries; returns a check that those still live."""
+    arrays = []
+
+    def empty(*shape):
+        size = torch.Size(shape).numel()
+        array = torch.full((size + 64,), float("nan"))
+        array[:32] = array[32 + size :] = CANARY
+        arrays.append(array)
+        return array[32 : 32 + size].view(shape)
+
+    def check():
+        assert arrays
+        for array in arrays:
+            assert (array[:32] == CANARY).all() and (array[-32:] == CANARY).all()
+
+    monkeypatch.setattr(torch, "empty", empty)
+    return check
+
+
+def in_levels(x, least=1e-30):
+    """x [B, K] as the 8-bit kernel sees it, in float64."""
+    scale = x.abs().amax(1, keepdim=True).clamp(min=least) / 127
+    return (x / scale).round().double() * scale.double()
+
+
+def quantises(W):
+    return W.dtype == torch.int8 and W.block_shape == (16, 4)
+
+
+def assert_product(W, x, bias):
+    """The packed numbers, as float64, must give the result, but for float32 rounding."""
+    y = matmul(W, x, bias, "cpu")
+    exact = in_levels(x) if quantises(W) else x.double()
+    assert_close(y, reference.matmul(W, exact, bias))
+
+
+def test_struct_is_that_of_the_library():
+    library = cpu._library()
+    assert library.rnnprune_matrix_bytes() == ctypes.sizeof(cpu._Matrix)
+    shapes = (ctypes.c_int32 * (2 * len(cpu.BLOCK_SHAPES)))()
+    assert library.rnnprune_block_shapes(shapes, len(cpu.BLOCK_SHAPES)) == len(cpu.BLOCK_SHAPES)
+    assert tuple(zip(shapes[::2], shapes[1::2], strict=True)) == cpu.BLOCK_SHAPES
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("block_shape", cpu.BLOCK_SHAPES)
+def test_matmul(instruction_set, block_shape, dtype, poisoned):
+    # 3 gates of 21 rows and 37 columns: ragged at both edges for every block shape.
+    weight = sparse_weight(63, 37)
+    weight[0, 0] = 1.0
+    bias = torch.linspace(-1, 1, 63)
+    W = BlockSparseMatrix.from_dense(weight, block_shape, dtype, gates=3)
+    for batch in (1, 2, 3, 5, 16, 17, 65):
+        x = torch.randn(batch, 37)
+        assert_product(W, x, bias)
+        y = matmul(W, x, None, "cpu")
+        assert_close(y, linear(x.double(), weight.double()), dtype)
+    poisoned()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("block_shape", cpu.BLOCK_SHAPES)
+def test_matmul_of_whole_blocks(instruction_set, block_shape, dtype):
+    # Nothing is ragged, so that a single x is read where it lies.
+    weight = sparse_weight(64, 48)
+    for batch in (1, 4):
+        x = torch.randn(batch, 48)
+        assert_product(BlockSparseMatrix.from_dense(weight, block_shape, dtype), x, None)
+
+
+def test_a_panel_by_hand(instruction_set):
+    # Two columns of the first 16 rows, one of the other.
+    weight = torch.zeros(17, 3)
+    weight[0, 0], weight[15, 2], weight[16, 1] = 2.0, 3.0, 4.0
+    W = BlockSparseMatrix.from_dense(weight, (16, 1))
+    y = matmul(W, torch.tensor([[1.0, 10.0, 100.0]]), backend="cpu")
+    assert y.nonzero().tolist() == [[0, 0], [0, 15], [0, 16]]
+    assert y[0, [0, 15, 16]].tolist() == [2.0, 300.0, 40.0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("density", [0.0, 1.0])
+def test_empty_and_full(instruction_set, dtype, density):
+    weight = sparse_weight(18, 8, density)
+    for block_shape in cpu.BLOCK_SHAPES:
+        if block_shape[0] <= 18:
+            W = BlockSparseMatrix.from_dense(weight, block_shape, dtype)
+            assert_product(W, torch.randn(3, 8), torch.ones(18))
+
+
+def test_eight_bits_at_their_limits(instruction_set):
+    # The largest products of either sign, in every column: sums would wrap in 16 bits.
+    weight = torch.ones(16, 64)
+    weight[1::2] = -1.0
+    W = BlockSparseMatrix.from_dense(weight, (16, 4), torch.int8)
+    for x in (torch.ones(1, 64), -torch.ones(1, 64)):
+        assert_close(matmul(W, x), reference.matmul(W, x.double()))
+
+
+def test_eight_bits_of_zero_and_of_nan(instruction_set):
+    W = BlockSparseMatrix.from_dense(torch.ones(16, 4), (16, 4), torch.int8)
+    x = torch.zeros(4, 4)
+    x[1, 2], x[2, 1], x[3, 0] = float("nan"), float("inf"), 1.0
+    y = matmul(W, x)
+    assert (y[0] == 0).all() and y[1:3].isnan().all() and (y[3] == 1).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("block_shape", cpu.BLOCK_SHAPES)
+@pytest.mark.parametrize("H", [35, 48])
+def test_gru_sequence(instruction_set, block_shape, dtype, H, poisoned):
+    W = BlockSparseMatrix.from_dense(sparse_weight(3 * H, H) / 4, block_shape, dtype, gates=3)
+    bias = torch.linspace(-1, 1, 3 * H)
+    for batch in (1, 3):
+        gates_x, h = torch.randn(7, batch, 3 * H), 3 * torch.randn(batch, H)
+        states = gru_sequence(W, gates_x, h, bias, "cpu")
+        exact = reference.gru_sequence(W, gates_x.double(), h.double(), bias.double())
+        assert_close(states, exact, torch.int8 if quantises(W) else torch.float32)
+        first = gru_sequence(W, gates_x[:1], h, None, "cpu")
+        x = in_levels(h, least=1.0) if quantises(W) else h.double()
+        gates_h = reference.matmul(W, x)
+        assert_close(first[0], reference.gru_step(gates_x[0].double(), gates_h, h.double()))
+    poisoned()
+
+
+def test_small_states_keep_their_digits(instruction_set):
+    H = 16
+    W = BlockSparseMatrix.from_dense(torch.zeros(3 * H, H), (16, 1), gates=3)
+    for size in (1e-6, 1e-3, 0.1, 1.0, 10.0):
+        gates_x = size * torch.randn(1, 1, 3 * H)
+        h = size * torch.randn(1, H)
+        exact = reference.gru_sequence(W, gates_x.double(), h.double())
+        actual = gru_sequence(W, gates_x, h, backend="cpu")
+        assert ((actual - exact).abs() <= 1e-6 * exact.abs() + 3e-7 * size).all()
+
+
+def test_saturated_gates_are_exact(instruction_set):
+    H = 19
+    W = BlockSparseMatrix.from_dense(torch.zeros(3 * H, H), (16, 1), gates=3)
+    h = torch.randn(1, H)
+    gates_x = torch.zeros(2, 1, 3 * H)
+    gates_x[:, :, :H] = gates_x[:, :, H : 2 * H] = 1e4
+    assert torch.equal(gru_sequence(W, gates_x, h, backend="cpu")[1], h)
+    gates_x[:, :, H:] *= -1
+    gates_x[:, :, 2 * H :] = -1e4
+    assert torch.equal(gru_sequence(W, gates_x, h, backend="cpu")[1], -torch.ones(1, H))
+
+
+def test_nan_in_a_state_reaches_the_result(instruction_set):
+    W = BlockSparseMatrix.from_dense(torch.ones(48, 16), (16, 1), gates=3)
+    h = torch.zeros(1, 16)
+    h[0, 3] = float("nan")
+    assert gru_sequence(W, torch.zeros(1, 1, 48), h, backend="cpu").isnan().all()
+
+
+@pytest.mark.parametrize("block_shape", [(16, 1), (16, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+def test_threads_do_not_change_a_bit(monkeypatch, block_shape, dtype):
+    H = 83
+    W = BlockSparseMatrix.from_dense(sparse_weight(3 * H, H), block_shape, dtype, gates=3)
+    x, bias = torch.randn(5, H), torch.randn(3 * H)
+    gates_x = torch.randn(6, 5, 3 * H)
+
+    def run(threads):
+        monkeypatch.setattr(cpu._Prepared, "threads", threads)
+        states = [gru_sequence(W, gates_x[:, :b], x[:b], bias, "cpu") for b in (1, 5)]
+        return [matmul(W, x, bias, "cpu"), matmul(W, x[:1], bias, "cpu"), *states]
+
+    # 7 threads are more than a gate has panels.
+    for one, many in zip(run(1), run(7), strict=True):
+        assert torch.equal(one, many)
+
+
+def test_threads_asked_for(monkeypatch):
+    large, small = (cpu._Prepared(0, (), is_large) for is_large in (True, False))
+    assert (large.threads, small.threads) == (torch.get_num_threads(), 1)
+    cpu._threads_asked_for.cache_clear()
+    monkeypatch.setenv("RNNPRUNE_THREADS", "3")
+    assert (large.threads, small.threads) == (3, 1)
+    cpu._threads_asked_for.cache_clear()
+    monkeypatch.setenv("RNNPRUNE_THREADS", "-1")
+    with pytest.raises(ValueError, match="expected RNNPRUNE_THREADS to be a number, got '-1'"):
+        _ = large.threads
+    monkeypatch.delenv("RNNPRUNE_THREADS")
+    cpu._threads_asked_for.cache_clear()
+
+
+def test_what_it_does_not_run():
+    x = torch.ones(1, 20)
+    for block_shape, dtype, reason in (
+        ((1, 1), torch.float32, "has kernels for blocks of 16 x 1, .* not 1 x 1"),
+        ((16, 1), torch.float16, "has kernels for float32, bfloat16, int8, not float16"),
+    ):
+        W = BlockSparseMatrix.from_dense(torch.ones(16, 20), block_shape, dtype)
+        with pytest.raises(ValueError, match=reason):
+            matmul(W, x, backend="cpu")
+        matmul(W, x)
+    W = BlockSparseMatrix.from_dense(torch.zeros(16, 2**16 + 1), (16, 1))
+    with pytest.raises(ValueError, match="at most 65,536 block columns, not 65,537"):
+        matmul(W, torch.ones(1, 2**16 + 1), backend="cpu")
+    W = BlockSparseMatrix.from_dense(torch.zeros(16, 2**16 + 1), (16, 4), torch.int8)
+    with pytest.raises(ValueError, match="at most 65,536 int8 columns, not 65,537"):
+        matmul(W, torch.ones(1, 2**16 + 1), backend="cpu")
+
+
+def test_damaged_arrays_do_not_reach_the_kernels():
+    W = BlockSparseMatrix.from_dense(torch.ones(16, 4), (16, 1))
+    W.columns.copy_(torch.tensor([0, 1, 2, 9], dtype=torch.uint16))
+    with pytest.raises(ValueError, match="expected columns below 4, got 9"):
+        matmul(W, torch.ones(1, 4), backend="cpu")
+
+
+def test_unknown_instruction_set():
+    with pytest.raises(ValueError, match="expected a name among .*baseline, got 'mmx'"):
+        cpu.use_instruction_set("mmx")
