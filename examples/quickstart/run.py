@@ -38,8 +38,8 @@ TRAINING += "--max-update 1100 --save-interval-updates 0 --no-epoch-checkpoints 
 TRAINING += "--disable-validation --log-format json --log-interval 20 --seed 1"
 OPTIMIZERS = {
     "dense": "--optimizer adam",
-    # Per cent of the training, which has only a few epochs; late, because it is so short: from 5 % to
-    # 60 % the perplexity is 101 instead of 93.
+    # Per cent of the training, which has only a few epochs. It is short, so masks are final late:
+    # from 5 % to 60 % of it, the perplexity is 101 instead of 93.
     "pruned": "--optimizer pruned --prune-inner adam --prune-sparsity 0.9 --prune-freq 20 "
     "--prune-start 20% --prune-end 80%",
 }
