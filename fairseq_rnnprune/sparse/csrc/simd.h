@@ -57,18 +57,22 @@ template <int C> static INLINE V repeat(const float *x) {
 #endif
 }
 
-// Lane i of the result is lane i ^ D of v.
-template <int D> static INLINE V exchange(V v) {
-#if defined(__clang__)
-    V w;
-    for (int i = 0; i < LANES; i++) w[i] = v[i ^ D];
-    return w;
-#elif LANES == 16
-    return __builtin_shuffle(v, VI{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} ^ D);
+#if LANES == 16
+static const VI LANE = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 #elif LANES == 8
-    return __builtin_shuffle(v, VI{0, 1, 2, 3, 4, 5, 6, 7} ^ D);
+static const VI LANE = {0, 1, 2, 3, 4, 5, 6, 7};
 #else
-    return __builtin_shuffle(v, VI{0, 1, 2, 3} ^ D);
+static const VI LANE = {0, 1, 2, 3};
+#endif
+
+// Lane i of the result is lane from[i] of v; `from` must be known when compiling.
+static INLINE V permute(V v, VI from) {
+#if defined(__clang__)
+    V permuted;
+    for (int i = 0; i < LANES; i++) permuted[i] = v[from[i]];
+    return permuted;
+#else
+    return __builtin_shuffle(v, from);
 #endif
 }
 
@@ -77,9 +81,11 @@ template <int N> static INLINE void store_sums(float *p, V v) {
     if constexpr (N == 1) {
         store(p, v);
     } else {
-        v += exchange<1>(v);
-        v += exchange<2>(v);
-        if constexpr (N >= 8) v += exchange<4>(v);
-        for (int i = 0; i < LANES / N; i++) p[i] = v[i * N];
+        v += permute(v, LANE ^ 1);
+        v += permute(v, LANE ^ 2);
+        if constexpr (N >= 8) v += permute(v, LANE ^ 4);
+        // In one piece, because a vector is going to be loaded from there.
+        v = permute(v, LANE * N & (LANES - 1));
+        __builtin_memcpy(p, &v, sizeof(float) * (LANES / N));
     }
 }
