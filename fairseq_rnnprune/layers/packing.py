@@ -37,8 +37,9 @@ DTYPES = {
 # thread, int32 CSR against dense: 4000 x 256 at density 0.15 is 1.2 to 2.2 times as fast at batches
 # from 1 to 512, 10000 x 512 at 0.20 1.1 to 2.8 times; 512 x 512 at 0.15 is slower at batch 1.
 AUTO_MAX_DENSITY = ((2**20, 0.15), (2**22, 0.20))
-# The same for blocks and the native kernels, where a stored zero costs as much as a weight: a
-# product is then faster than torch's at every batch from 1 to 512.
+# The same for blocks and the native kernels, where a stored zero costs as much as a weight. With a
+# margin: on that machine, while it was busy, blocks at density 0.5 were 1.2 times as fast as dense
+# or more at batches of 1, 5, 64 and 512 from 768 x 256 on; 384 x 128 was slower at batch 1.
 AUTO_MAX_STORED_DENSITY = ((2**18, 0.4),)
 
 
