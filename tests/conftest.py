@@ -47,3 +47,12 @@ def shared_data() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small binarised text for fairseq's commands."""
+    # Importing fairseq takes seconds, which most tests can do without.
+    from fairseq_runs import make_data
+
+    return make_data(tmp_path_factory.mktemp("text"))

@@ -10,17 +10,12 @@ import torch
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import interactive, validate
-from fairseq_runs import PRUNED, make_data, run_eval_lm, run_generate, run_train
+from fairseq_runs import PRUNED, run_eval_lm, run_generate, run_train
 
 from fairseq_rnnprune.models.gru_lm import GRULanguageModel
 
 ROOT = Path(__file__).parent.parent
 CHOICES = ("dense", "fp32", "bf16", "int8", "auto")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")

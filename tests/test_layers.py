@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from sparse_samples import pruned
 from tolerances import assert_close
 from torch import nn
 
@@ -16,16 +17,6 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch):
     monkeypatch.delenv(packing.ENVIRONMENT, raising=False)
-
-
-def pruned(layer, keep_every=5):
-    """Keeps every n-th weight."""
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            if parameter.dim() == 2:
-                mask = torch.arange(parameter.numel()) % keep_every == 0
-                parameter *= mask.view_as(parameter)
-    return layer.eval()
 
 
 def dense_of(layer):

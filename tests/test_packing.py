@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from sparse_samples import pruned
 
 from fairseq_rnnprune.layers import GRU, PACKED_CHOICES, Linear, choose_block_shape, packing
 
@@ -24,16 +25,6 @@ def any_size(monkeypatch):
 def log(caplog):
     caplog.set_level(logging.INFO, logger="fairseq_rnnprune")
     return lambda: [record.getMessage() for record in caplog.records]
-
-
-def pruned(layer, keep_every=5):
-    """Keeps every n-th weight."""
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            if parameter.dim() == 2:
-                mask = torch.arange(parameter.numel()) % keep_every == 0
-                parameter *= mask.view_as(parameter)
-    return layer.eval()
 
 
 def test_dense_choice_stays_dense(log):

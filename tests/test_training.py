@@ -8,16 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from fairseq_runs import PRUNED, load, make_data, run_train, train_arguments
+from fairseq_runs import PRUNED, load, run_train, train_arguments
 
 from fairseq_rnnprune.optim.inner import inner_names
 
 WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "output_projection.weight")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")

@@ -33,10 +33,9 @@ DTYPES = {
     "int8": torch.int8,
 }
 
-# (number of weights, density up to which auto packs them). Measured on an AMD EPYC (Zen 5), one
-# thread, int32 CSR against dense: 4000 x 256 at density 0.15 is 1.2 to 2.2 times as fast at batches
-# from 1 to 512, 10000 x 512 at 0.20 1.1 to 2.8 times; 512 x 512 at 0.15 is slower at batch 1.
-# A GRU breaks even at batch 1: H = 512 at 0.14 (one step), H = 1024 at 0.20 (64 steps).
+# (number of weights, density up to which auto packs them): where int32 CSR breaks even with dense
+# at the batch that suits it least; AMD EPYC (Zen 5), one thread. 4000 x 256: density 0.24 at batch
+# 1, 0.14 at 512; 10000 x 512: above 0.5 and 0.19; 512 x 512: 0.08 at batch 1.
 AUTO_MAX_DENSITY = ((2**20, 0.15), (2**22, 0.20))
 # The same for blocks and the native kernels, where a stored zero costs as much as a weight. With a
 # margin: on that machine, while it was busy, blocks at density 0.5 were 1.2 times as fast as dense
