@@ -2,7 +2,8 @@
 
 float32 values are exact, bfloat16 and int8 ones are widened and multiplied in float32. One case is
 faster and coarser: int8 in blocks of 16 x 4 is multiplied with activations in 8 bits, too, at a
-scale per row of x of max |x| / 127, in a GRU of max(1, max |h_0|) / 127, which bounds every state.
+scale per row of x of max |x| / 127, in a GRU of max(1, max |h_0|) / 127, which bounds every state;
+such a GRU computes its gates to 1e-4, all others to float32's precision.
 
 The kernels were compiled for several instruction sets, of which the best one here runs. They use
 torch's number of threads, or that in the environment variable RNNPRUNE_THREADS, read once; one

@@ -66,17 +66,17 @@ static void quantise(const Matrix &m, int first, int last, const float *x,
     for (int b = 0; b < packed.batch; b++) {
         const float *from = x + (size_t)b * m.width;
         uint8_t *to = (uint8_t *)packed.data + b / B * tile_size + b % B * 4;
+        const float factor = 1.0f / packed.scales[b];
         for (int j = first; j < last; j += LANES / 4) {
             const int left = m.width - 4 * j;
-            V level = (left < LANES ? load_some(from + 4 * j, left) : load(from + 4 * j)) /
-                      packed.scales[b];
-            // Also where a state is NaN, which the units of a GRU hand on by themselves.
-            level = level < 127.0f ? level : broadcast(127.0f);
-            level = level > -127.0f ? level : broadcast(-127.0f);
-            // Adding 1.5 * 2^23 leaves no bits for a fraction, so it rounds.
-            level = (level + 12582912.0f) - 12582912.0f;
-            const Bytes bytes =
-                __builtin_convertvector(__builtin_convertvector(level, VI) + 128, Bytes);
+            const V v = left < LANES ? load_some(from + 4 * j, left) : load(from + 4 * j);
+            const V level = clamp(v * factor, 127.0f);
+            // NaN becomes some byte: its scale, or the state that a unit hands on, tells of it.
+            const Bytes bytes = __builtin_convertvector((VI)(level + ROUND) + 128, Bytes);
+            if (B == 1 && j + LANES / 4 <= last) {
+                __builtin_memcpy(to + (size_t)j * 4, &bytes, LANES);
+                continue;
+            }
             for (int i = 0; i < LANES / 4 && j + i < last; i++)
                 __builtin_memcpy(to + (size_t)(j + i) * B * 4, (const char *)&bytes + 4 * i, 4);
         }

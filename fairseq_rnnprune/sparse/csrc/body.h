@@ -24,7 +24,8 @@ static const Kernels KERNELS = {
     magnitude,
     pack,
     quantise,
-    gru_units,
+    gru_units<Exact>,
+    gru_units<Coarse>,
 };
 
 #undef FLOAT_PRODUCT

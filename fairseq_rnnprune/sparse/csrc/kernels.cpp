@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <new>
+#include <type_traits>
 #include <vector>
 
 #ifdef _OPENMP
@@ -183,6 +184,7 @@ void gru(const Matrix &m, const Product &product, const float *gates_x, const fl
     if (product.quantises)
         state[0].scales = state[1].scales = activation_scales(h, state[0], H, 1.0f);
     float *gates_h = (float *)scratch(3, (size_t)batch * m.rows * sizeof(float));
+    const auto units = product.quantises ? kernels->gru_units_coarse : kernels->gru_units;
 
     in_threads(threads, [&](int t, int n) {
         const int first = first_panel(m, t, n), last = first_panel(m, t + 1, n);
@@ -202,9 +204,8 @@ void gru(const Matrix &m, const Product &product, const float *gates_x, const fl
             if (!copies) x.data = before;
             product.rows(m, first, last, x, bias, gates_h);
             for (int b = 0; b < batch; b++)
-                kernels->gru_units(gates_x + (step * size + (size_t)b * H) * 3,
-                                   gates_h + (size_t)b * m.rows, before + (size_t)b * H,
-                                   after + (size_t)b * H, first_unit, last_unit, H);
+                units(gates_x + (step * size + (size_t)b * H) * 3, gates_h + (size_t)b * m.rows,
+                      before + (size_t)b * H, after + (size_t)b * H, first_unit, last_unit, H);
             if (copies) pack(m, product, first_column, last_column, after, state[(step + 1) % 2]);
             barrier(n);
         }

@@ -5,6 +5,7 @@
 
 #if defined(__GNUC__)
 #define INLINE __attribute__((always_inline)) inline
+#define NOINLINE __attribute__((noinline))
 #else
 #error "the kernels need the vector extensions of GCC or Clang"
 #endif
@@ -73,4 +74,6 @@ struct Kernels {
     // The units first to last - 1 of a GRU's next state; see recurrent.h.
     void (*gru_units)(const float *gates_x, const float *gates_h, const float *h, float *next,
                       int first, int last, int H);
+    void (*gru_units_coarse)(const float *gates_x, const float *gates_h, const float *h,
+                             float *next, int first, int last, int H);
 };

@@ -3,6 +3,45 @@
 // Vector registers that may hold sums; the others hold weights and activations.
 enum { SUM_REGISTERS = LANES == 16 ? 16 : 8 };
 
+#if LANES == 16
+// Two columns of 16 bfloat16 rows at a time, without widening them: of each 4 bytes, a shift leaves
+// the lower row as a float and a mask the upper one. So the sums are of even and of odd rows, in
+// each half of the lanes those of one column.
+static INLINE V add_bfloat_pairs(const uint16_t *w, const uint16_t *columns, int n,
+                                 const float *x) {
+    V even[2] = {}, odd[2] = {};
+    int k = 0;
+    const auto add = [&](int i, VI pair, V factors) {
+        // The compiler would load the pair twice, and loads are what takes time here.
+        asm("" : "+v"(pair));
+        even[i] += (V)(pair << 16) * factors;
+        odd[i] += (V)(pair & ~0xffff) * factors;
+    };
+    const auto factors = [&](int k) {
+        const __m256 low = _mm256_set1_ps(x[columns[k]]);
+        const __m256 high = _mm256_set1_ps(x[columns[k + 1]]);
+        return (V)_mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+    };
+    for (; k + 4 <= n; k += 4, w += 64) {
+        add(0, load_int32((const int32_t *)w), factors(k));
+        add(1, load_int32((const int32_t *)w + 16), factors(k + 2));
+    }
+    for (; k + 2 <= n; k += 2, w += 32) add(0, load_int32((const int32_t *)w), factors(k));
+    if (k < n) {
+        const __m256i last = _mm256_loadu_si256((const __m256i *)w);
+        add(0, (VI)_mm512_zextsi256_si512(last), (V)_mm512_set1_ps(x[columns[k]]));
+    }
+    const auto halves = [](V v) {
+        return _mm256_add_ps(_mm512_castps512_ps256((__m512)v),
+                             _mm512_extractf32x8_ps((__m512)v, 1));
+    };
+    const __m512 even_rows = _mm512_castps256_ps512(halves(even[0] + even[1]));
+    const __m512 odd_rows = _mm512_castps256_ps512(halves(odd[0] + odd[1]));
+    const __m512i order = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return (V)_mm512_permutex2var_ps(even_rows, order, odd_rows);
+}
+#endif
+
 // Block of R x C values of type T, row by row. Values are widened to float, so are the activations.
 template <class T, int R, int C> struct FloatBlock {
     typedef T Value;
@@ -24,31 +63,67 @@ template <class T, int R, int C> struct FloatBlock {
         }
     }
 
-    // out [B, R]: the n blocks of a panel times x [block columns, B, C].
+    // sum: the n blocks at w, whose block columns are `columns`, times x [block columns, B, C].
+    template <int B>
+    static INLINE void add_blocks(V (&sum)[SUMS][B], const T *w, const uint16_t *columns, int n,
+                                  const float *x) {
+        // Additions wait for one another: three independent sums hide that, as loads allow one
+        // addition every other cycle.
+        constexpr int U = SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 3;
+        V sums[U][SUMS][B] = {};
+        int k = 0;
+        for (; k + U <= n; k += U)
+            for (int u = 0; u < U; u++, w += R * C)
+                add(sums[u], w, x + (size_t)columns[k + u] * (B * C));
+        for (; k < n; k++, w += R * C) add(sums[0], w, x + (size_t)columns[k] * (B * C));
+        for (int s = 0; s < SUMS; s++)
+            for (int b = 0; b < B; b++) {
+                sum[s][b] = sums[0][s][b];
+                for (int u = 1; u < U; u++) sum[s][b] += sums[u][s][b];
+            }
+    }
+
+    template <int B>
+    static INLINE void panel_sums(V (&sum)[SUMS][B], const Matrix &m, int panel, const float *x) {
+        const int k = m.pointers[panel], n = m.pointers[panel + 1] - k;
+        const T *w = (const T *)m.values + (size_t)k * (R * C);
+#if LANES == 16
+        if constexpr (R == 16 && C == 1 && B == 1 && std::is_same_v<T, uint16_t>) {
+            sum[0][0] = add_bfloat_pairs(w, m.columns + k, n, x);
+            return;
+        }
+#endif
+        add_blocks<B>(sum, w, m.columns + k, n, x);
+    }
+
+    // out [B, R]: a panel times x [block columns, B, C].
     template <int B>
     static INLINE void panel(const Matrix &m, int panel, const float *x, const float *,
                              float *out) {
-        // Additions wait for one another: four independent sums hide that.
-        constexpr int U = SUMS * B >= 4 ? 1 : 4 / (SUMS * B);
-        int k = m.pointers[panel];
-        const int end = m.pointers[panel + 1];
-        const T *w = (const T *)m.values + (size_t)k * (R * C);
-        V sum[U][SUMS][B] = {};
-        for (; k + U <= end; k += U)
-            for (int u = 0; u < U; u++, w += R * C)
-                add(sum[u], w, x + (size_t)m.columns[k + u] * (B * C));
-        for (; k < end; k++, w += R * C) add(sum[0], w, x + (size_t)m.columns[k] * (B * C));
-
+        V sum[SUMS][B];
+        panel_sums<B>(sum, m, panel, x);
         for (int b = 0; b < B; b++)
-            for (int s = 0; s < SUMS; s++) {
-                for (int u = 1; u < U; u++) sum[0][s][b] += sum[u][s][b];
-                store_sums<SPAN>(out + b * R + s * (LANES / SPAN), sum[0][s][b]);
-            }
+            for (int s = 0; s < SUMS; s++)
+                store_sums<SPAN>(out + b * R + s * (LANES / SPAN), sum[s][b]);
         if (sizeof(T) == 1)
             for (int b = 0; b < B; b++)
                 for (int r = 0; r < R; r++) out[b * R + r] *= m.scales[panel * R + r];
     }
 };
+
+// The last panel of a gate. Out of line, because it is rare and would cost the others registers.
+static NOINLINE void add_bias_to_some(const float *sums, const float *bias, int count, float *y) {
+    for (int r = 0; r < count; r++) y[r] = sums[r] + (bias ? bias[r] : 0.0f);
+}
+
+// y [count] = sums + bias, which may be null; count is R but for a gate's last panel.
+template <int R>
+static INLINE void add_bias(const float *sums, const float *bias, int count, float *y) {
+    typedef float Rows __attribute__((vector_size(4 * R), aligned(4), may_alias));
+    if (count < R) return add_bias_to_some(sums, bias, count, y);
+    if (bias) *(Rows *)y = *(const Rows *)sums + *(const Rows *)bias;
+    else *(Rows *)y = *(const Rows *)sums;
+}
 
 template <class Block, int B>
 static void rows_in_tiles(const Matrix &m, int first, int last, const Activations &x,
@@ -56,8 +131,23 @@ static void rows_in_tiles(const Matrix &m, int first, int last, const Activation
     constexpr int R = Block::ROWS;
     const int height = m.gate_rows(), panels = m.gate_panels();
     const size_t tile_size = (size_t)m.block_width() * B * Block::COLUMNS;
-    for (int g = 0; g < m.gates; g++)
-        for (int p = first; p < last; p++) {
+    for (int g = 0; g < m.gates; g++) {
+        int p = first;
+#if LANES == 16
+        // One by one, panels so small would spend as long on adding up lanes as on products.
+        if constexpr (B == 1 && R == 4 && sizeof(typename Block::Value) > 1)
+            for (; p + 4 <= last && (p + 4) * R <= height; p += 4) {
+                V sum[4][1][1];
+                for (int i = 0; i < 4; i++)
+                    Block::template panel_sums<1>(sum[i], m, g * panels + p + i,
+                                                  (const float *)x.data);
+                alignas(64) float out[16];
+                store(out, sums_of_4(sum[0][0][0], sum[1][0][0], sum[2][0][0], sum[3][0][0]));
+                const int row = g * height + p * R;
+                add_bias<16>(out, bias ? bias + row : nullptr, 16, y + row);
+            }
+#endif
+        for (; p < last; p++) {
             const int row = g * height + p * R;
             const int count = height - p * R < R ? height - p * R : R;
             auto data = (const typename Block::Activation *)x.data;
@@ -65,16 +155,12 @@ static void rows_in_tiles(const Matrix &m, int first, int last, const Activation
                 alignas(64) float out[B * R];
                 const float *scales = Block::QUANTISES ? x.scales + start : nullptr;
                 Block::template panel<B>(m, g * panels + p, data, scales, out);
-                for (int b = 0; b < B && start + b < x.batch; b++) {
-                    float *to = y + (size_t)(start + b) * m.rows + row;
-                    if (count == R && bias)
-                        for (int r = 0; r < R; r++) to[r] = out[b * R + r] + bias[row + r];
-                    else
-                        for (int r = 0; r < count; r++)
-                            to[r] = out[b * R + r] + (bias ? bias[row + r] : 0.0f);
-                }
+                for (int b = 0; b < B && start + b < x.batch; b++)
+                    add_bias<R>(out + b * R, bias ? bias + row : nullptr, count,
+                                y + (size_t)(start + b) * m.rows + row);
             }
         }
+    }
 }
 
 // Product::rows for one kind of block.

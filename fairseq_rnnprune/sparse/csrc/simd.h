@@ -14,6 +14,27 @@ static INLINE void store(float *p, V v) { *(UnalignedV *)p = v; }
 static INLINE V broadcast(float x) { return x - V{}; }
 static INLINE VI broadcast_int(int32_t x) { return x - VI{}; }
 
+// Adding 1.5 * 2^23 leaves no bits for a fraction: it rounds, and the lowest bits are the integer's.
+static constexpr float ROUND = 12582912.0f;
+
+// x within -bound and bound; NaN stays NaN.
+#if LANES == 16
+static INLINE V clamp(V x, float bound) {
+    // Of two numbers of which one is NaN, min and max return the second.
+    const __m512 low = _mm512_min_ps(_mm512_set1_ps(bound), (__m512)x);
+    return (V)_mm512_max_ps(_mm512_set1_ps(-bound), low);
+}
+#elif LANES == 8
+static INLINE V clamp(V x, float bound) {
+    return _mm256_max_ps(_mm256_set1_ps(-bound), _mm256_min_ps(_mm256_set1_ps(bound), x));
+}
+#else
+static INLINE V clamp(V x, float bound) {
+    x = x > bound ? broadcast(bound) : x;
+    return x < -bound ? broadcast(-bound) : x;
+}
+#endif
+
 // bfloat16 and int8 values as floats. GCC widens short vectors lane by lane, hence the intrinsics.
 #if LANES == 16
 static INLINE V load(const uint16_t *p) {
@@ -89,3 +110,16 @@ template <int N> static INLINE void store_sums(float *p, V v) {
         __builtin_memcpy(p, &v, sizeof(float) * (LANES / N));
     }
 }
+
+#if LANES == 16
+// Lane 4i + j of the result is the sum of lanes 4j to 4j + 3 of vector i.
+static INLINE V sums_of_4(V a, V b, V c, V d) {
+    const auto pairs = [](V v, V w) {
+        return _mm512_add_ps(_mm512_unpacklo_ps((__m512)v, (__m512)w),
+                             _mm512_unpackhi_ps((__m512)v, (__m512)w));
+    };
+    const __m512d ab = (__m512d)pairs(a, b), cd = (__m512d)pairs(c, d);
+    const V sums = (V)_mm512_unpacklo_pd(ab, cd) + (V)_mm512_unpackhi_pd(ab, cd);
+    return permute(sums, LANE % 4 * 4 + LANE / 4);
+}
+#endif
