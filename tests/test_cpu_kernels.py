@@ -1,6 +1,7 @@
 """The native kernels, compiled for each instruction set, against float64."""
 
 import ctypes
+import math
 
 import pytest
 import torch
@@ -8,7 +9,15 @@ from sparse_samples import sparse_weight
 from tolerances import COARSE_GATES, assert_close
 from torch.nn.functional import linear
 
-from fairseq_rnnprune.sparse import BlockSparseMatrix, cpu, gru_sequence, matmul, reference
+from fairseq_rnnprune.sparse import (
+    BlockSparseMatrix,
+    cpu,
+    gru_sequence,
+    matmul,
+    reference,
+    rnn_sequence,
+)
+from fairseq_rnnprune.sparse.matrix import diagonals
 
 pytestmark = pytest.mark.skipif(
     bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
@@ -152,6 +161,44 @@ def test_gru_sequence(instruction_set, block_shape, dtype, H, poisoned):
         exact = reference.gru_step(gates_x[0].double(), gates_h, h.double())
         assert_close(first[0], exact, tolerance=COARSE_GATES if quantises(W) else None)
     poisoned()
+
+
+@pytest.mark.parametrize("nonlinearity, ceiling", [("relu", math.inf), ("relu", 0.7), ("tanh", 1)])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("block_shape", [(16, 1), (4, 4), (16, 4)])
+def test_rnn_sequence(instruction_set, block_shape, dtype, nonlinearity, ceiling, poisoned):
+    H, options = 35, (nonlinearity, ceiling)
+    W = BlockSparseMatrix.from_dense(sparse_weight(H, H) / 4, block_shape, dtype)
+    bias = torch.linspace(-1, 1, H)
+    for batch in (1, 3):
+        gates_x, h = torch.randn(7, batch, H), torch.randn(batch, H)
+        states = rnn_sequence(W, gates_x, h, bias, *options, backend="cpu")
+        exact = reference.rnn_sequence(W, gates_x.double(), h.double(), bias.double(), *options)
+        assert_close(states, exact, torch.int8 if quantises(W) else torch.float32)
+    if quantises(W) and nonlinearity == "relu":
+        # The scale of 8 bits follows each step's state, however small it becomes.
+        gates_x[:] = 1e-3 * torch.rand(7, batch, H)
+        W = BlockSparseMatrix.from_dense(torch.eye(H) / 2, block_shape, dtype)
+        states = rnn_sequence(W, gates_x, h.abs(), None, *options, backend="cpu")
+        exact = reference.rnn_sequence(W, gates_x.double(), h.abs().double(), None, *options)
+        assert_close(states[-1], exact[-1], torch.int8)
+    poisoned()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("block_shape", [(16, 1), (4, 4), (16, 4)])
+def test_diagonal_apart(instruction_set, block_shape, dtype):
+    H = 35
+    weight = sparse_weight(3 * H, H) / 4
+    diagonals(weight, 3).copy_(torch.randn(3, H))
+    W = BlockSparseMatrix.from_dense(weight, block_shape, dtype, gates=3, diagonal=True)
+    for batch in (1, 3):
+        x = torch.randn(batch, H)
+        assert_close(matmul(W, x, None, "cpu"), linear(x.double(), weight.double()), dtype)
+        gates_x = torch.randn(4, batch, 3 * H)
+        states = gru_sequence(W, gates_x, x, None, "cpu")
+        exact = reference.gru_sequence(W, gates_x.double(), x.double())
+        assert_close(states, exact, torch.int8 if quantises(W) else torch.float32)
 
 
 def test_small_states_keep_their_digits(instruction_set):

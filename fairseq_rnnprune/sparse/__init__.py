@@ -1,21 +1,31 @@
 """How pruned weights run: packed matrices, their backends, and recurrent layers (torch only)."""
 
-from .dispatch import available_backends, choose_backend, explain, gru_sequence, matmul
+from .dispatch import (
+    available_backends,
+    choose_backend,
+    explain,
+    gru_sequence,
+    matmul,
+    rnn_sequence,
+)
 from .linear import SparseLinear
 from .matrix import BlockShape, BlockSparseMatrix
-from .recurrent import SparseGRU
-from .shapes import choose_block_shape, stored_values
+from .recurrent import SparseGRU, SparseRNN
+from .shapes import choose_block_shape, keeps_diagonal, stored_values
 
 __all__ = [
     "BlockShape",
     "BlockSparseMatrix",
     "SparseGRU",
     "SparseLinear",
+    "SparseRNN",
     "available_backends",
     "choose_backend",
     "choose_block_shape",
     "explain",
     "gru_sequence",
+    "keeps_diagonal",
     "matmul",
+    "rnn_sequence",
     "stored_values",
 ]

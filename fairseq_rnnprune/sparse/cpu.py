@@ -2,8 +2,9 @@
 
 float32 values are exact, bfloat16 and int8 ones are widened and multiplied in float32. One case is
 faster and coarser: int8 in blocks of 16 x 4 is multiplied with activations in 8 bits, too, at a
-scale per row of x of max |x| / 127, in a GRU of max(1, max |h_0|) / 127, which bounds every state;
-such a GRU computes its gates to 1e-4, all others to float32's precision.
+scale per row of x of max |x| / 127. In a GRU or tanh RNN the scale is max(1, max |h_0|) / 127,
+which bounds every state; in a ReLU RNN it follows the state of each step. Such a cell computes its
+gates to 1e-4, all others to float32's precision.
 
 The kernels were compiled for several instruction sets, of which the best one here runs. They use
 torch's number of threads, or that in the environment variable RNNPRUNE_THREADS, read once; one
@@ -18,6 +19,7 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ PARALLEL_BYTES = 100_000
 BLOCK_SHAPES = ((16, 1), (4, 4), (8, 4), (16, 4), (8, 8))
 # With the number each has in csrc/kernels.h.
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+# Recurrent cells, in the same way.
+CELLS = {"gru": 0, "relu": 1, "tanh": 2}
 # The int8 kernel adds up to that many products of 255 * 127 in 32 bits.
 MAX_INT8_COLUMNS = 2**16
 OUT_OF_MEMORY = 2
@@ -43,7 +47,10 @@ class _Matrix(ctypes.Structure):
     """struct Matrix of csrc/kernels.h."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in "values columns pointers scales offsets".split()),
+        *(
+            (name, ctypes.c_void_p)
+            for name in "values columns pointers scales offsets diagonal".split()
+        ),
         *((name, ctypes.c_int32) for name in "rows width gates block_rows block_columns".split()),
         ("dtype", ctypes.c_int32),
     )
@@ -102,13 +109,38 @@ def gru_sequence(
     W: BlockSparseMatrix, gates_x: Tensor, h: Tensor, bias: Tensor | None = None
 ) -> Tensor:
     """As `reference.gru_sequence`, with the whole sequence in one call; float32 throughout."""
+    return _recurrent("gru", inf, W, gates_x, h, bias)
+
+
+def rnn_sequence(
+    W: BlockSparseMatrix,
+    gates_x: Tensor,
+    h: Tensor,
+    bias: Tensor | None = None,
+    nonlinearity: str = "relu",
+    ceiling: float = inf,
+) -> Tensor:
+    """As `reference.rnn_sequence`, with the whole sequence in one call; float32 throughout."""
+    return _recurrent(nonlinearity, ceiling, W, gates_x, h, bias)
+
+
+def _recurrent(
+    cell: str,
+    ceiling: float,
+    W: BlockSparseMatrix,
+    gates_x: Tensor,
+    h: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
     prepared = _prepare(W)
     gates_x, h = gates_x.contiguous(), h.contiguous()
     bias = None if bias is None else bias.contiguous()
     steps, batch = gates_x.shape[:2]
     states = torch.empty(steps, *h.shape)
-    status = _library().rnnprune_gru(
+    status = _library().rnnprune_recurrent(
         prepared.pointer,
+        CELLS[cell],
+        ceiling,
         gates_x.data_ptr(),
         _address(bias),
         h.data_ptr(),
@@ -117,7 +149,7 @@ def gru_sequence(
         batch,
         prepared.threads,
     )
-    _check(status, "gru_sequence")
+    _check(status, "recurrent")
     return states
 
 
@@ -155,7 +187,10 @@ def _library() -> ctypes.CDLL | None:
     library = ctypes.CDLL(str(file))
     pointer, number = ctypes.c_void_p, ctypes.c_int
     library.rnnprune_matmul.argtypes = (pointer,) * 4 + (number,) * 2
-    library.rnnprune_gru.argtypes = (pointer,) * 5 + (number,) * 3
+    library.rnnprune_recurrent.argtypes = (
+        *(pointer, number, ctypes.c_float),
+        *((pointer,) * 4 + (number,) * 3),
+    )
     library.rnnprune_instruction_set.argtypes = (number,)
     library.rnnprune_instruction_set.restype = ctypes.c_char_p
     return library
@@ -166,7 +201,7 @@ def _prepare(W: BlockSparseMatrix) -> _Prepared:
     if "cpu" not in W.cache:
         W.validate()
         offsets = _offsets(W) if W.dtype == torch.int8 else None
-        arrays = (W.values, W.columns, W.pointers, W.scales, offsets)
+        arrays = (W.values, W.columns, W.pointers, W.scales, offsets, W.diagonal)
         matrix = _Matrix(*map(_address, arrays), *W.shape, W.gates, *W.block_shape, DTYPES[W.dtype])
         is_large = W.nbytes >= PARALLEL_BYTES
         W.cache["cpu"] = _Prepared(ctypes.addressof(matrix), (*arrays, matrix), is_large)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class Backend:
     not_supported_reasons: Callable[[BlockSparseMatrix, Tensor], list[str]]
     matmul: Callable[..., Tensor]
     gru_sequence: Callable[..., Tensor]
+    rnn_sequence: Callable[..., Tensor]
 
 
 BACKENDS = (
@@ -37,6 +39,7 @@ BACKENDS = (
         cpu.not_supported_reasons,
         cpu.matmul,
         cpu.gru_sequence,
+        cpu.rnn_sequence,
     ),
     Backend(
         "torch_csr",
@@ -44,6 +47,7 @@ BACKENDS = (
         torch_csr.not_supported_reasons,
         torch_csr.matmul,
         partial(reference.gru_sequence, matmul=torch_csr.matmul),
+        partial(reference.rnn_sequence, matmul=torch_csr.matmul),
     ),
     Backend(
         "reference",
@@ -51,6 +55,7 @@ BACKENDS = (
         reference.not_supported_reasons,
         reference.matmul,
         reference.gru_sequence,
+        reference.rnn_sequence,
     ),
 )
 
@@ -116,17 +121,48 @@ def gru_sequence(
     W [3H, H] is the recurrent weight, gates_x [T, B, 3H] the input's part of the gates, h [B, H]
     the first state, bias [3H] the recurrent bias; T is at least 1. Dtypes and errors: see `matmul`.
     """
-    _check_matrix("gru_sequence", W)
-    h = _check_activations("gru_sequence", "h", h, ("B", W.shape[1]), W)
-    shape = ("T", len(h), W.shape[0])
-    gates_x = _check_activations("gru_sequence", "gates_x", gates_x, shape, W)
-    if W.shape[0] != 3 * W.shape[1] or not len(gates_x):
-        raise ValueError(
-            "gru_sequence: expected W [3H, H] and at least one step, "
-            f"got W {list(W.shape)} and gates_x {list(gates_x.shape)}"
-        )
-    bias = _check_bias("gru_sequence", bias, W)
+    gates_x, h, bias = _check_sequence("gru_sequence", 3, W, gates_x, h, bias)
     return choose_backend(W, h, backend).gru_sequence(W, gates_x, h, bias)
+
+
+def rnn_sequence(
+    W: BlockSparseMatrix,
+    gates_x: Tensor,
+    h: Tensor,
+    bias: Tensor | None = None,
+    nonlinearity: str = "relu",
+    ceiling: float = inf,
+    backend: str | None = None,
+) -> Tensor:
+    """The hidden states float32 [T, B, H] of an RNN, as `reference.rnn_sequence` defines them.
+
+    W [H, H], gates_x [T, B, H], h [B, H], bias [H]; nonlinearity "tanh" or "relu", which is cut off
+    at `ceiling`. Dtypes and errors: see `matmul`.
+    """
+    if nonlinearity not in ("relu", "tanh") or not ceiling > 0:
+        raise ValueError(
+            'rnn_sequence: expected nonlinearity "relu" or "tanh" and a ceiling above 0, '
+            f"got {nonlinearity!r} and {ceiling}"
+        )
+    gates_x, h, bias = _check_sequence("rnn_sequence", 1, W, gates_x, h, bias)
+    chosen = choose_backend(W, h, backend)
+    return chosen.rnn_sequence(W, gates_x, h, bias, nonlinearity, ceiling)
+
+
+def _check_sequence(
+    function: str, gates: int, W: BlockSparseMatrix, gates_x: Tensor, h: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """gates_x, h and bias as float32, for a cell with so many gates."""
+    _check_matrix(function, W)
+    h = _check_activations(function, "h", h, ("B", W.shape[1]), W)
+    gates_x = _check_activations(function, "gates_x", gates_x, ("T", len(h), W.shape[0]), W)
+    if W.shape[0] != gates * W.shape[1] or W.gates != gates or not len(gates_x):
+        rows = f"{gates}H" if gates > 1 else "H"
+        raise ValueError(
+            f"{function}: expected W [{rows}, H] packed with gates={gates} and at least one step, "
+            f"got W {list(W.shape)} with gates={W.gates} and gates_x {list(gates_x.shape)}"
+        )
+    return gates_x, h, _check_bias(function, bias, W)
 
 
 def _check_matrix(function: str, W: BlockSparseMatrix) -> None:

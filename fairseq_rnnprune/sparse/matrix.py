@@ -2,7 +2,9 @@
 
 A weight [M, K] with G gates is cut, gate by gate, into *panels* of r rows; the last panel of a
 gate is padded with zero rows, so that no panel straddles two gates. Each panel stores its blocks
-of r x c elements, from left to right; a block at the right edge is padded with zeros, too.
+of r x c elements, from left to right; a block at the right edge is padded with zeros, too. If every
+gate is square, its diagonal may be stored apart: a mask that always keeps it (as LPCNet's does,
+arXiv 1810.11846, section 3.3) would otherwise need a block for each few of its elements.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from torch import Tensor
 from .validation import (
     check_arrays,
     check_block_shape,
+    check_has_diagonal,
     check_values_finite,
     check_weight,
     column_dtype,
@@ -36,6 +39,7 @@ class BlockSparseMatrix:
               column j begins at column j * c of the matrix.
     values:   [blocks, r, c] in float32, float16, bfloat16 or int8.
     scales:   float32 [panels, r], with int8 only: an element is scale * value.
+    diagonal: float32 [M] or None; element i of a gate is added in column i of the gate's row i.
     cache:    what a backend derives from the matrix lives and dies with it, under its own key.
     """
 
@@ -46,6 +50,7 @@ class BlockSparseMatrix:
     columns: Tensor
     values: Tensor
     scales: Tensor | None = None
+    diagonal: Tensor | None = None
     cache: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -58,16 +63,22 @@ class BlockSparseMatrix:
         block_shape: BlockShape = (16, 1),
         dtype: torch.dtype = torch.float32,
         gates: int = 1,
+        diagonal: bool = False,
     ) -> BlockSparseMatrix:
         """Packs `weight` [M, K], float32, float16 or bfloat16; it is neither changed nor kept.
 
         float32 keeps every bit, except that -0.0, which a mask leaves of a negative weight, is a
         zero like any other and comes back as 0.0. int8 is symmetric: a row's scale is its largest
-        |w| / 127. A block is stored when any of its values, in `dtype`, is nonzero. ValueError or
-        TypeError for a weight, block shape, dtype or number of gates that cannot be packed.
+        |w| / 127. A block is stored when any of its values, in `dtype`, is nonzero. `diagonal`
+        stores the diagonals of the gates apart, in float32. ValueError or TypeError for a weight,
+        block shape, dtype or number of gates that cannot be packed.
         """
         check_weight(weight, dtype)
         check_block_shape(tuple(weight.shape), block_shape, gates)
+        apart = None
+        if diagonal:
+            check_has_diagonal(tuple(weight.shape), gates)
+            weight, apart = split_diagonal(weight.detach(), gates)
         values, scales = _convert(_cut(weight.detach(), block_shape, gates), dtype)
         stored = values.ne(0).flatten(2).any(2)
         return cls(
@@ -78,6 +89,7 @@ class BlockSparseMatrix:
             columns=stored.nonzero()[:, 1].to(column_dtype(stored.shape[1])),
             values=values[stored],
             scales=scales,
+            diagonal=apart,
         )
 
     def to_dense(self) -> Tensor:
@@ -90,7 +102,10 @@ class BlockSparseMatrix:
         blocks = values.new_zeros(panels, block_columns, r, c)
         blocks[self.panel_of_block, self.columns.long()] = values
         padded = blocks.transpose(1, 2).reshape(self.gates, -1, block_columns * c)
-        return padded[:, : rows // self.gates, :columns].reshape(rows, columns).contiguous()
+        dense = padded[:, : rows // self.gates, :columns].reshape(rows, columns).contiguous()
+        if self.diagonal is not None:
+            diagonals(dense, self.gates).add_(self.diagonal.view(self.gates, -1))
+        return dense
 
     def validate(self) -> None:
         """Raises ValueError unless the arrays still describe a matrix."""
@@ -102,9 +117,9 @@ class BlockSparseMatrix:
         return BlockSparseMatrix(self.shape, self.block_shape, self.gates, *arrays)
 
     @property
-    def arrays(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Pointers, columns, values and scales."""
-        return self.pointers, self.columns, self.values, self.scales
+    def arrays(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Pointers, columns, values, scales and diagonal."""
+        return self.pointers, self.columns, self.values, self.scales, self.diagonal
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -131,16 +146,18 @@ class BlockSparseMatrix:
     @property
     def density(self) -> float:
         """Fraction of nonzero elements, in [0, 1]."""
-        return int(self.values.count_nonzero()) / (self.shape[0] * self.shape[1])
+        apart = 0 if self.diagonal is None else int(self.diagonal.count_nonzero())
+        return (int(self.values.count_nonzero()) + apart) / (self.shape[0] * self.shape[1])
 
     @property
     def stored_density(self) -> float:
         """Stored values / elements of the matrix: the density plus fill-in and padding."""
-        return self.values.numel() / (self.shape[0] * self.shape[1])
+        apart = 0 if self.diagonal is None else self.diagonal.numel()
+        return (self.values.numel() + apart) / (self.shape[0] * self.shape[1])
 
     @property
     def nbytes(self) -> int:
-        """Bytes of values, columns, pointers and scales; what backends cache comes on top."""
+        """Bytes of all arrays; what backends cache comes on top."""
         return sum(a.numel() * a.element_size() for a in self.arrays if a is not None)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -151,8 +168,23 @@ class BlockSparseMatrix:
         (rows, columns), (r, c) = self.shape, self.block_shape
         return (
             f"BlockSparseMatrix({rows} x {columns}, gates={self.gates}, blocks={r} x {c}, "
-            f"{names((self.dtype,))}, density={self.density:.3f}, stored={self.stored_density:.3f})"
+            f"{names((self.dtype,))}, density={self.density:.3f}, stored={self.stored_density:.3f}"
+            f"{'' if self.diagonal is None else ', diagonal apart'})"
         )
+
+
+def diagonals(weight: Tensor, gates: int) -> Tensor:
+    """A view [G, H] of the diagonals of a weight [G * H, H]."""
+    return weight.view(gates, -1, weight.shape[1]).diagonal(dim1=1, dim2=2)
+
+
+def split_diagonal(weight: Tensor, gates: int) -> tuple[Tensor, Tensor]:
+    """A copy of weight [G * H, H] with zeros on its diagonals, and these, float32 [G * H]."""
+    rest = weight.clone(memory_format=torch.contiguous_format)
+    diagonal = diagonals(rest, gates)
+    apart = diagonal.float().flatten() + 0.0
+    diagonal.zero_()
+    return rest, apart
 
 
 def _cut(weight: Tensor, block_shape: BlockShape, gates: int) -> Tensor:

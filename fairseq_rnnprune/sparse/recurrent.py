@@ -1,29 +1,41 @@
-"""SparseGRU: drop-in for torch.nn.GRU at inference."""
+"""SparseGRU and SparseRNN: drop-ins for torch.nn.GRU and torch.nn.RNN at inference."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from .dispatch import gru_sequence
+from .dispatch import gru_sequence, rnn_sequence
 from .linear import SparseLinear
 from .matrix import BlockShape, BlockSparseMatrix
+from .shapes import keeps_diagonal
 from .validation import WEIGHT_DTYPES, names
 
-# r, z, n: in this order torch.nn.GRU stacks the rows of its weights.
-GATES = 3
+# gates_x [T, B, G * H], h [B, H], bias and backend to the states [T, B, H].
+Sequence = Callable[..., Tensor]
+ShapeChoice = BlockShape | Callable[[Tensor, int], BlockShape]
 
 
-class GRUDirection(nn.Module):
+class Direction(nn.Module):
     """One direction of one layer."""
 
-    def __init__(self, input: SparseLinear, recurrent: SparseLinear, reverse: bool = False):
+    def __init__(
+        self,
+        input: SparseLinear,
+        recurrent: SparseLinear,
+        sequence: Sequence,
+        reverse: bool = False,
+    ):
         super().__init__()
         self.input = input
         self.recurrent = recurrent
+        self.sequence = sequence
         self.reverse = reverse
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,13 +43,13 @@ class GRUDirection(nn.Module):
         gates_x = self.input(x)
         if self.reverse:
             gates_x = gates_x.flip(0)
-        recurrent = self.recurrent
-        states = gru_sequence(recurrent.W, gates_x, h, recurrent.bias, recurrent.backend)
+        W, bias, backend = self.recurrent.W, self.recurrent.bias, self.recurrent.backend
+        states = self.sequence(W, gates_x, h, bias, backend=backend)
         return (states.flip(0) if self.reverse else states), states[-1]
 
 
-class SparseGRU(nn.Module):
-    """torch.nn.GRU (reset gate after the recurrent product) with packed weights.
+class SparseRecurrent(nn.Module):
+    """What packed recurrent networks share: layers, directions, layouts, checks.
 
     The input's products of a whole sequence are one matmul, the recurrent ones one per step.
     Layers and steps hand on float32; what comes out has the dtype of what came in. No dropout, no
@@ -45,7 +57,7 @@ class SparseGRU(nn.Module):
     like leave them as they were packed.
     """
 
-    def __init__(self, layers: list[list[GRUDirection]], batch_first: bool = False):
+    def __init__(self, layers: list[list[Direction]], batch_first: bool = False):
         super().__init__()
         self.layers = nn.ModuleList(nn.ModuleList(directions) for directions in layers)
         self.batch_first = batch_first
@@ -53,37 +65,33 @@ class SparseGRU(nn.Module):
         self.hidden_size = layers[0][0].recurrent.W.shape[1]
 
     @classmethod
-    def from_dense(
+    def _pack(
         cls,
-        gru: nn.GRU,
-        block_shape: BlockShape | Callable[[Tensor, int], BlockShape] = (16, 1),
-        dtype: torch.dtype = torch.float32,
-        backend: str | None = None,
-    ) -> SparseGRU:
-        """Packs any torch.nn.GRU: layers, directions, batch_first, with and without bias.
-
-        `block_shape` is one for all weights, or a function of a weight and its number of gates.
-        TypeError for anything else than a GRU; errors as in BlockSparseMatrix.from_dense.
-        """
-        if not isinstance(gru, nn.GRU):
-            raise TypeError(
-                f"SparseGRU.from_dense: expected a torch.nn.GRU, got {type(gru).__name__}"
-            )
-
+        dense: nn.RNNBase,
+        gates: int,
+        sequence: Sequence,
+        block_shape: ShapeChoice,
+        dtype: torch.dtype,
+        backend: str | None,
+    ) -> Any:
         def pack(kind: str, suffix: str) -> SparseLinear:
-            weight = getattr(gru, f"weight_{kind}_{suffix}")
-            shape = block_shape(weight, GATES) if callable(block_shape) else block_shape
-            matrix = BlockSparseMatrix.from_dense(weight, shape, dtype, GATES)
-            return SparseLinear(matrix, getattr(gru, f"bias_{kind}_{suffix}", None), backend)
+            weight = getattr(dense, f"weight_{kind}_{suffix}").detach()
+            shape = block_shape(weight, gates) if callable(block_shape) else block_shape
+            apart = kind == "hh" and keeps_diagonal(weight, shape, gates)
+            matrix = BlockSparseMatrix.from_dense(weight, shape, dtype, gates, apart)
+            return SparseLinear(matrix, getattr(dense, f"bias_{kind}_{suffix}", None), backend)
 
-        directions = ("", "_reverse") if gru.bidirectional else ("",)
+        directions = ("", "_reverse") if dense.bidirectional else ("",)
         layers = []
-        for layer in range(gru.num_layers):
+        for layer in range(dense.num_layers):
             suffixes = [f"l{layer}{direction}" for direction in directions]
             layers.append(
-                [GRUDirection(pack("ih", s), pack("hh", s), "reverse" in s) for s in suffixes]
+                [
+                    Direction(pack("ih", s), pack("hh", s), sequence, "reverse" in s)
+                    for s in suffixes
+                ]
             )
-        return cls(layers, gru.batch_first)
+        return cls(layers, dense.batch_first)
 
     def forward(self, x: Tensor, h_0: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x [T, B, I] to the outputs [T, B, directions * H] of the last layer, and h_n.
@@ -113,27 +121,31 @@ class SparseGRU(nn.Module):
             return out.squeeze(1), last.squeeze(1)
         return (out.transpose(0, 1) if self.batch_first else out), last
 
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
     def _check_input(self, x: Tensor) -> None:
         if isinstance(x, PackedSequence):
             raise TypeError(
-                "SparseGRU: expected a padded tensor, got a PackedSequence; "
+                f"{self._name}: expected a padded tensor, got a PackedSequence; "
                 "unpack it with torch.nn.utils.rnn.pad_packed_sequence"
             )
         if not isinstance(x, Tensor):
-            raise TypeError(f"SparseGRU: expected x to be a tensor, got {type(x).__name__}")
+            raise TypeError(f"{self._name}: expected x to be a tensor, got {type(x).__name__}")
         if x.dtype not in WEIGHT_DTYPES:
             raise ValueError(
-                f"SparseGRU: expected x in {names(WEIGHT_DTYPES)}, got {x.dtype}; "
+                f"{self._name}: expected x in {names(WEIGHT_DTYPES)}, got {x.dtype}; "
                 "convert it with .float()"
             )
         if x.dim() not in (2, 3) or x.shape[-1] != self.input_size:
             layout = "B, T" if self.batch_first else "T, B"
             size = self.input_size
             raise ValueError(
-                f"SparseGRU: expected x [{layout}, {size}] or [T, {size}], got {list(x.shape)}"
+                f"{self._name}: expected x [{layout}, {size}] or [T, {size}], got {list(x.shape)}"
             )
         if x.shape[1 if x.dim() == 3 and self.batch_first else 0] == 0:
-            raise ValueError(f"SparseGRU: expected at least one step, got x {list(x.shape)}")
+            raise ValueError(f"{self._name}: expected at least one step, got x {list(x.shape)}")
 
     def _first_states(self, x: Tensor, h_0: Tensor | None, batched: bool) -> Tensor:
         """The states [layers * directions, B, H] before x [T, B, I]."""
@@ -143,5 +155,52 @@ class SparseGRU(nn.Module):
             return x.new_zeros(shape)
         expected = shape if batched else (cells, self.hidden_size)
         if h_0.shape != expected:
-            raise ValueError(f"SparseGRU: expected h_0 {list(expected)}, got {list(h_0.shape)}")
+            raise ValueError(f"{self._name}: expected h_0 {list(expected)}, got {list(h_0.shape)}")
         return h_0.reshape(shape)
+
+
+class SparseGRU(SparseRecurrent):
+    """torch.nn.GRU (reset gate after the recurrent product) with packed weights."""
+
+    @classmethod
+    def from_dense(
+        cls,
+        gru: nn.GRU,
+        block_shape: ShapeChoice = (16, 1),
+        dtype: torch.dtype = torch.float32,
+        backend: str | None = None,
+    ) -> SparseGRU:
+        """Packs any torch.nn.GRU: layers, directions, batch_first, with and without bias.
+
+        `block_shape` is one for all weights, or a function of a weight and its number of gates. A
+        recurrent diagonal is stored apart where that stores fewer values. TypeError for anything
+        else than a GRU; errors as in BlockSparseMatrix.from_dense.
+        """
+        _check_type("SparseGRU", gru, nn.GRU)
+        return cls._pack(gru, 3, gru_sequence, block_shape, dtype, backend)
+
+
+class SparseRNN(SparseRecurrent):
+    """torch.nn.RNN, tanh or ReLU, with packed weights."""
+
+    @classmethod
+    def from_dense(
+        cls,
+        rnn: nn.RNN,
+        block_shape: ShapeChoice = (16, 1),
+        dtype: torch.dtype = torch.float32,
+        backend: str | None = None,
+        ceiling: float = inf,
+    ) -> SparseRNN:
+        """As SparseGRU.from_dense; a ReLU is cut off at `ceiling` (Deep Speech: 20)."""
+        _check_type("SparseRNN", rnn, nn.RNN)
+        sequence = partial(rnn_sequence, nonlinearity=rnn.nonlinearity, ceiling=ceiling)
+        return cls._pack(rnn, 1, sequence, block_shape, dtype, backend)
+
+
+def _check_type(owner: str, dense: nn.Module, expected: type) -> None:
+    if not isinstance(dense, expected):
+        raise TypeError(
+            f"{owner}.from_dense: expected a torch.nn.{expected.__name__}, "
+            f"got {type(dense).__name__}"
+        )

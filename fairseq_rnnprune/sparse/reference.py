@@ -6,6 +6,7 @@ Arithmetic is done in the dtype of the activations, so float64 activations give 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 import torch
 from torch import Tensor
@@ -47,6 +48,16 @@ def gru_step(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> Tensor:
     return torch.lerp(n, h, z)
 
 
+def rnn_step(gates_x: Tensor, gates_h: Tensor, nonlinearity: str, ceiling: float) -> Tensor:
+    """The next hidden state [B, H] of torch.nn.RNN, from its two products [B, H].
+
+    With "relu" it is cut off at `ceiling`, as in Deep Speech (arXiv 1412.5567, section 2, with 20).
+    """
+    if nonlinearity == "tanh":
+        return torch.tanh(gates_x + gates_h)
+    return torch.relu(gates_x + gates_h).clamp(max=ceiling)
+
+
 def gru_sequence(
     W: BlockSparseMatrix,
     gates_x: Tensor,
@@ -62,5 +73,22 @@ def gru_sequence(
     states = []
     for gates in gates_x.unbind(0):
         h = gru_step(gates, matmul(W, h, bias), h)
+        states.append(h)
+    return torch.stack(states)
+
+
+def rnn_sequence(
+    W: BlockSparseMatrix,
+    gates_x: Tensor,
+    h: Tensor,
+    bias: Tensor | None = None,
+    nonlinearity: str = "relu",
+    ceiling: float = inf,
+    matmul: Matmul = matmul,
+) -> Tensor:
+    """As `gru_sequence`, of `rnn_step`: W [H, H], gates_x [T, B, H], bias [H]."""
+    states = []
+    for gates in gates_x.unbind(0):
+        h = rnn_step(gates, matmul(W, h, bias), nonlinearity, ceiling)
         states.append(h)
     return torch.stack(states)

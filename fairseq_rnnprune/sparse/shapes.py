@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import cpu
-from .matrix import BlockShape
+from .matrix import BlockShape, split_diagonal
 
 SINGLE_ELEMENTS: BlockShape = (1, 1)
 # Time of a nonzero in torch's CSR product, of a value in a block of the native kernels 1.
@@ -39,6 +39,15 @@ def choose_block_shape(
         if cost < least or (cost == least and r * c > best[0] * best[1]):
             best, least = (r, c), cost
     return best
+
+
+def keeps_diagonal(weight: Tensor, block_shape: BlockShape, gates: int = 1) -> bool:
+    """Whether a recurrent weight [G * H, H] stores fewer values with its diagonals apart."""
+    if weight.shape[0] != gates * weight.shape[1]:
+        return False
+    rest, apart = split_diagonal(weight.detach(), gates)
+    saved = stored_values(weight, block_shape, gates) - stored_values(rest, block_shape, gates)
+    return saved > apart.numel()
 
 
 def stored_values(weight: Tensor, block_shape: BlockShape, gates: int = 1) -> int:

@@ -84,10 +84,19 @@ def check_block_shape(shape: tuple[int, int], block_shape: Any, gates: int) -> N
         )
 
 
+def check_has_diagonal(shape: tuple[int, int], gates: int) -> None:
+    """Raises ValueError unless every gate is square."""
+    if shape[0] != gates * shape[1]:
+        raise ValueError(
+            f"BlockSparseMatrix: expected square gates for a diagonal stored apart, got {gates} in "
+            f"{list(shape)}; only recurrent weights have them"
+        )
+
+
 def check_arrays(matrix: BlockSparseMatrix) -> None:
     """Raises ValueError at the first rule of BlockSparseMatrix's layout that is broken."""
     check_block_shape(matrix.shape, matrix.block_shape, matrix.gates)
-    pointers, columns, values, scales = matrix.arrays
+    pointers, columns, values, scales, diagonal = matrix.arrays
     panels, block_columns = matrix.grid
     blocks = columns.numel()
     _expect(values.dtype in VALUE_DTYPES, f"values in {names(VALUE_DTYPES)}", values.dtype)
@@ -114,6 +123,10 @@ def check_arrays(matrix: BlockSparseMatrix) -> None:
         _expect_array("scales", scales, torch.float32, shape, values.device)
         valid = bool((scales.isfinite() & (scales > 0)).all())
         _expect(valid, "finite scales above 0", scales.min().item())
+    if diagonal is not None:
+        check_has_diagonal(matrix.shape, matrix.gates)
+        _expect_array("diagonal", diagonal, torch.float32, matrix.shape[:1], values.device)
+        _expect(bool(diagonal.isfinite().all()), "a finite diagonal", "NaN or inf")
 
 
 def _outside(matrix: BlockSparseMatrix) -> Tensor:

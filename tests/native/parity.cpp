@@ -11,8 +11,8 @@
 
 extern "C" {
 int rnnprune_matmul(const Matrix *, const float *, const float *, float *, int, int);
-int rnnprune_gru(const Matrix *, const float *, const float *, const float *, float *, int, int,
-                 int);
+int rnnprune_recurrent(const Matrix *, int, float, const float *, const float *, const float *,
+                       float *, int, int, int);
 const char *rnnprune_instruction_set(int);
 int rnnprune_use_instruction_set(int);
 }
@@ -32,7 +32,7 @@ std::vector<float> normals(size_t n) {
 // A matrix and what it means. Every array has exactly its documented size, on the heap, so that a
 // sanitizer sees any step beyond it.
 struct Sample {
-    std::vector<float> floats, scales;
+    std::vector<float> floats, scales, diagonal;
     std::vector<uint16_t> halves, columns;
     std::vector<int8_t> bytes;
     std::vector<int32_t> pointers{0}, offsets;
@@ -54,6 +54,12 @@ struct Sample {
         const void *values[] = {floats.data(), halves.data(), bytes.data()};
         m.values = values[dtype], m.columns = columns.data(), m.pointers = pointers.data();
         m.scales = dtype == INT8 ? scales.data() : nullptr, m.offsets = offsets.data();
+    }
+
+    void add_diagonal() {
+        diagonal = normals(m.rows);
+        m.diagonal = diagonal.data();
+        for (int i = 0; i < m.rows; i++) dense[(size_t)i * m.width + i % m.gate_rows()] += diagonal[i];
     }
 
     void add_block(int panel, int column) {
@@ -114,13 +120,26 @@ double matmul_error(const Sample &s, int batch, int threads) {
     return error(y, s.multiply(x.data(), bias.data(), batch));
 }
 
-double gru_error(const Sample &s, int steps, int batch, int threads) {
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+constexpr float CEILING = 0.5f;
+
+// The next state of one unit; x and y point to its first gate.
+double next_unit(Cell cell, const float *x, const double *y, double h, int H) {
+    if (cell == TANH) return std::tanh(x[0] + y[0]);
+    if (cell == RELU) return std::fmin(std::fmax(x[0] + y[0], 0.0), CEILING);
+    const double r = sigmoid(x[0] + y[0]), z = sigmoid(x[H] + y[H]);
+    const double n = std::tanh(x[2 * H] + r * y[2 * H]);
+    return n + z * (h - n);
+}
+
+double recurrent_error(const Sample &s, Cell cell, int steps, int batch, int threads) {
     const int H = s.m.width, rows = s.m.rows;
     const auto gates_x = normals((size_t)steps * batch * rows), bias = normals(rows);
     auto h = normals((size_t)batch * H);
     std::vector<float> states((size_t)steps * batch * H, NAN);
-    if (rnnprune_gru(&s.m, gates_x.data(), bias.data(), h.data(), states.data(), steps, batch,
-                     threads))
+    if (rnnprune_recurrent(&s.m, cell, CEILING, gates_x.data(), bias.data(), h.data(),
+                           states.data(), steps, batch, threads))
         return INFINITY;
     double worst = 0.0;
     for (int t = 0; t < steps; t++) {
@@ -128,12 +147,9 @@ double gru_error(const Sample &s, int steps, int batch, int threads) {
         std::vector<double> exact;
         for (int b = 0; b < batch; b++)
             for (int i = 0; i < H; i++) {
-                const float *gx = gates_x.data() + ((size_t)t * batch + b) * rows;
-                const double *gh = y.data() + (size_t)b * rows;
-                const double r = 1 / (1 + std::exp(-(gx[i] + gh[i])));
-                const double z = 1 / (1 + std::exp(-(gx[H + i] + gh[H + i])));
-                const double n = std::tanh(gx[2 * H + i] + r * gh[2 * H + i]);
-                exact.push_back(n + z * (h[(size_t)b * H + i] - n));
+                const size_t first = (size_t)b * rows + i;
+                exact.push_back(next_unit(cell, gates_x.data() + (size_t)t * batch * rows + first,
+                                          y.data() + first, h[(size_t)b * H + i], H));
             }
         const size_t size = (size_t)batch * H;
         const std::vector<float> actual(states.begin() + t * size, states.begin() + (t + 1) * size);
@@ -161,11 +177,14 @@ int main() {
                     for (const double density : {0.0, 0.3, 1.0})
                         for (const int batch : {1, 2, 3, 5, 17, 66}) {
                             const bool in_levels = dtype == INT8 && shape[0] == 16 && shape[1] == 4;
-                            const Sample s(3, H, H, shape[0], shape[1], dtype, density);
+                            const Cell cell = (Cell)(checks % CELLS);
+                            const int gates = cell == GRU ? 3 : 1;
+                            Sample s(gates, H, H, shape[0], shape[1], dtype, density);
+                            if (checks / 3 % 2) s.add_diagonal();
                             const Sample plain(1, H, 50, shape[0], shape[1], dtype, density);
                             const int threads = 1 + checks++ % 2;
                             const double errors[] = {matmul_error(plain, batch, threads),
-                                                     gru_error(s, 3, batch, threads)};
+                                                     recurrent_error(s, cell, 3, batch, threads)};
                             for (const double e : errors) {
                                 failures += !(e <= (in_levels ? 0.2 : 2e-5));
                                 worst[in_levels] = std::fmax(worst[in_levels], e);

@@ -24,8 +24,9 @@ static const Kernels KERNELS = {
     magnitude,
     pack,
     quantise,
-    gru_units<Exact>,
-    gru_units<Coarse>,
+    add_diagonal,
+    {units<GRUCell<Exact>>, units<ReLUCell>, units<TanhCell<Exact>>},
+    {units<GRUCell<Coarse>>, units<ReLUCell>, units<TanhCell<Coarse>>},
 };
 
 #undef FLOAT_PRODUCT

@@ -154,6 +154,17 @@ void pack(const Matrix &m, const Product &product, int first, int last, const fl
 
 int at_most(int64_t x, int limit) { return x < limit ? (int)x : limit; }
 
+// y [B, M] = x [B, K] W^T + bias, in the panels first to last - 1 of every gate. x is given twice: as
+// it came and as the product reads it.
+void multiply(const Matrix &m, const Product &product, int first, int last, const float *x,
+              const Activations &packed, const float *bias, float *y) {
+    product.rows(m, first, last, packed, bias, y);
+    if (m.diagonal)
+        kernels->add_diagonal(m, first * m.block_rows,
+                              at_most((int64_t)last * m.block_rows, m.gate_rows()), x, y,
+                              packed.batch);
+}
+
 // y [B, M] = x [B, K] W^T + bias.
 void matmul(const Matrix &m, const Product &product, const float *x, const float *bias, float *y,
             int batch, int threads) {
@@ -167,24 +178,28 @@ void matmul(const Matrix &m, const Product &product, const float *x, const float
             pack(m, product, width * t / n, width * (t + 1) / n, x, packed);
             barrier(n);
         }
-        product.rows(m, first_panel(m, t, n), first_panel(m, t + 1, n), packed, bias, y);
+        multiply(m, product, first_panel(m, t, n), first_panel(m, t + 1, n), x, packed, bias, y);
     });
 }
 
-// states [T, B, H] from gates_x [T, B, 3H], bias [3H] and h [B, H]. A thread owns the same units in
-// all gates, so that threads wait for one another only once per step, for the state.
-void gru(const Matrix &m, const Product &product, const float *gates_x, const float *bias,
-         const float *h, float *states, int steps, int batch, int threads) {
+// states [T, B, H] from gates_x [T, B, G * H], bias [G * H] and h [B, H]. A thread owns the same
+// units in all gates, so that threads wait for one another only once per step, for the state.
+void recurrent(const Matrix &m, const Product &product, Cell cell, float ceiling,
+               const float *gates_x, const float *bias, const float *h, float *states, int steps,
+               int batch, int threads) {
     const int H = m.width;
     const bool copies = !is_packed(m, product, batch);
     Activations state[2] = {{h, nullptr, batch, 1}, {h, nullptr, batch, 1}};
     if (copies)
         for (int i = 0; i < 2; i++) state[i] = layout(m, product, batch, i);
-    // Each state lies between its predecessor and a tanh, so one scale fits the whole sequence.
+    // States lie between their predecessor and a tanh, so one scale fits a whole sequence; those of
+    // a ReLU need one in each step, for which the threads wait once more.
+    const bool scales_each_step = product.quantises && cell == RELU;
     if (product.quantises)
-        state[0].scales = state[1].scales = activation_scales(h, state[0], H, 1.0f);
+        state[0].scales = state[1].scales =
+            activation_scales(h, state[0], H, scales_each_step ? 1e-30f : 1.0f);
     float *gates_h = (float *)scratch(3, (size_t)batch * m.rows * sizeof(float));
-    const auto units = product.quantises ? kernels->gru_units_coarse : kernels->gru_units;
+    const auto units = (product.quantises ? kernels->coarse_units : kernels->units)[cell];
 
     in_threads(threads, [&](int t, int n) {
         const int first = first_panel(m, t, n), last = first_panel(m, t + 1, n);
@@ -192,21 +207,27 @@ void gru(const Matrix &m, const Product &product, const float *gates_x, const fl
         const int last_unit = at_most((int64_t)last * m.block_rows, H);
         const int first_column = first_unit / m.block_columns;
         const int last_column = (last_unit + m.block_columns - 1) / m.block_columns;
+        Activations mine[2] = {state[0], state[1]};
         if (copies) {
-            pack(m, product, first_column, last_column, h, state[0]);
+            pack(m, product, first_column, last_column, h, mine[0]);
             barrier(n);
         }
         for (int step = 0; step < steps; step++) {
             const size_t size = (size_t)batch * H;
             const float *before = step ? states + (step - 1) * size : h;
             float *after = states + step * size;
-            Activations x = state[step % 2];
+            Activations &x = mine[step % 2], &next = mine[(step + 1) % 2];
             if (!copies) x.data = before;
-            product.rows(m, first, last, x, bias, gates_h);
+            multiply(m, product, first, last, before, x, bias, gates_h);
             for (int b = 0; b < batch; b++)
-                units(gates_x + (step * size + (size_t)b * H) * 3, gates_h + (size_t)b * m.rows,
-                      before + (size_t)b * H, after + (size_t)b * H, first_unit, last_unit, H);
-            if (copies) pack(m, product, first_column, last_column, after, state[(step + 1) % 2]);
+                units(gates_x + (step * (size_t)batch + b) * m.rows, gates_h + (size_t)b * m.rows,
+                      before + (size_t)b * H, after + (size_t)b * H, first_unit, last_unit, H,
+                      ceiling);
+            if (scales_each_step) {
+                barrier(n);
+                next.scales = activation_scales(after, next, H, 1e-30f);
+            }
+            if (copies) pack(m, product, first_column, last_column, after, next);
             barrier(n);
         }
     });
@@ -240,11 +261,16 @@ int rnnprune_matmul(const Matrix *m, const float *x, const float *bias, float *y
     });
 }
 
-// The states [steps, batch, H] of a GRU with recurrent weight m [3H, H]; bias [3H] may be null.
-int rnnprune_gru(const Matrix *m, const float *gates_x, const float *bias, const float *h,
-                 float *states, int steps, int batch, int threads) {
+// The states [steps, batch, H] of a Cell with G gates and recurrent weight m [G * H, H], whose bias
+// [G * H] may be null; gates_x is [steps, batch, G * H], h [batch, H].
+int rnnprune_recurrent(const Matrix *m, int cell, float ceiling, const float *gates_x,
+                       const float *bias, const float *h, float *states, int steps, int batch,
+                       int threads) {
+    if (cell < 0 || cell >= CELLS || m->gates != (cell == GRU ? 3 : 1)) return UNSUPPORTED;
     return guarded(*m, [&](const Product &product) {
-        if (batch > 0) gru(*m, product, gates_x, bias, h, states, steps, batch, threads);
+        if (batch > 0)
+            recurrent(*m, product, (Cell)cell, ceiling, gates_x, bias, h, states, steps, batch,
+                      threads);
     });
 }
 

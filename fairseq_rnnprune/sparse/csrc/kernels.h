@@ -5,6 +5,7 @@
 
 #if defined(__GNUC__)
 #define INLINE __attribute__((always_inline)) inline
+#define INLINE_LAMBDA __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
 #else
 #error "the kernels need the vector extensions of GCC or Clang"
@@ -17,6 +18,7 @@ struct Matrix {
     const int32_t *pointers;   // [gates * panels of a gate + 1]
     const float *scales;       // [panels, block_rows]: int8 only, else null
     const int32_t *offsets;    // [panels, block_rows]: 128 * the row's sum, for int8 of 16 x 4
+    const float *diagonal;     // [rows], to be added in column i of row i of every gate, or null
     int32_t rows;              // M, of all gates
     int32_t width;             // K
     int32_t gates;
@@ -63,6 +65,14 @@ struct Product {
                  float *y);
 };
 
+// Recurrent cells, the same as in cpu.py.
+enum Cell { GRU, RELU, TANH, CELLS };
+
+// next [H] from the gates' products with input and state [G * H] and the state h [H], for the units
+// first to last - 1; RELU cuts off at ceiling.
+typedef void Units(const float *gates_x, const float *gates_h, const float *h, float *next,
+                   int first, int last, int H, float ceiling);
+
 struct Kernels {
     const char *name;
     Product products[DTYPES][SHAPES];
@@ -71,9 +81,8 @@ struct Kernels {
     // Writes the block columns first to last - 1 of x [B, K] into the layout of Activations.
     void (*pack)(const Matrix &, int first, int last, const float *x, const Activations &);
     void (*quantise)(const Matrix &, int first, int last, const float *x, const Activations &);
-    // The units first to last - 1 of a GRU's next state; see recurrent.h.
-    void (*gru_units)(const float *gates_x, const float *gates_h, const float *h, float *next,
-                      int first, int last, int H);
-    void (*gru_units_coarse)(const float *gates_x, const float *gates_h, const float *h,
-                             float *next, int first, int last, int H);
+    // y [B, M] += the diagonal times x [B, K], in the rows first to last - 1 of every gate.
+    void (*add_diagonal)(const Matrix &, int first, int last, const float *x, float *y, int batch);
+    Units *units[CELLS];
+    Units *coarse_units[CELLS];
 };

@@ -177,6 +177,19 @@ static void rows(const Matrix &m, int first, int last, const Activations &x, con
     }
 }
 
+static void add_diagonal(const Matrix &m, int first, int last, const float *x, float *y,
+                         int batch) {
+    for (int b = 0; b < batch; b++, x += m.width, y += m.rows)
+        for (int g = 0; g < m.gates; g++) {
+            const float *diagonal = m.diagonal + (size_t)g * m.gate_rows();
+            float *to = y + (size_t)g * m.gate_rows();
+            int i = first;
+            for (; i + LANES <= last; i += LANES)
+                store(to + i, load(to + i) + load(diagonal + i) * load(x + i));
+            for (; i < last; i++) to[i] += diagonal[i] * x[i];
+        }
+}
+
 template <class Block> static constexpr Product product() {
     return {Block::ROWS, Block::COLUMNS, Block::MAX_TILE, Block::QUANTISES, rows<Block>};
 }

@@ -40,35 +40,63 @@ template <class Precision> static INLINE V exp_minus(V x, float bound) {
     return rest * scale + scale;
 }
 
-template <class Precision>
-static INLINE V gru_unit(V x_r, V x_z, V x_n, V h_r, V h_z, V h_n, V h) {
-    const V r = Precision::divide(broadcast(1.0f), 1.0f + exp_minus<Precision>(x_r + h_r, 87.0f));
-    // z = 1 / (1 + a) and n = (b - 1) / (b + 1), over one denominator. exp(x) - 1 instead of exp(x),
-    // because small x then lose no digits; the bounds leave its product within float's range.
-    const V a = exp_minus<Precision>(x_z + h_z, 43.0f);
-    V scale;
-    const V rest = exp_parts<Precision>(clamp(2.0f * (x_n + r * h_n), 43.0f), &scale);
-    const V b_minus_1 = rest * scale + (scale - 1.0f), b_plus_1 = b_minus_1 + 2.0f;
-    return Precision::divide(b_minus_1 * a + h * b_plus_1, (1.0f + a) * b_plus_1);
-}
+// A cell computes next from GATES parts of x, of y and the state h: LANES units at a time.
 
-// next [H] from the gates' products with input and state [3H], in the order r, z, n, and h [H].
-template <class Precision>
-static void gru_units(const float *gates_x, const float *gates_h, const float *h, float *next,
-                      int first, int last, int H) {
-    const float *x = gates_x, *y = gates_h;
+template <class Precision> struct GRUCell {
+    // r, z, n
+    static constexpr int GATES = 3;
+    static INLINE V next(const V *x, const V *y, V h, float) {
+        const V a_r = exp_minus<Precision>(x[0] + y[0], 87.0f);
+        const V r = Precision::divide(broadcast(1.0f), 1.0f + a_r);
+        // z = 1 / (1 + a) and n = (b - 1) / (b + 1), over one denominator. exp(x) - 1 instead of
+        // exp(x), because small x then lose no digits; the bounds keep the product finite.
+        const V a = exp_minus<Precision>(x[1] + y[1], 43.0f);
+        V scale;
+        const V rest = exp_parts<Precision>(clamp(2.0f * (x[2] + r * y[2]), 43.0f), &scale);
+        const V b_minus_1 = rest * scale + (scale - 1.0f), b_plus_1 = b_minus_1 + 2.0f;
+        return Precision::divide(b_minus_1 * a + h * b_plus_1, (1.0f + a) * b_plus_1);
+    }
+};
+
+template <class Precision> struct TanhCell {
+    static constexpr int GATES = 1;
+    static INLINE V next(const V *x, const V *y, V, float) {
+        V scale;
+        const V rest = exp_parts<Precision>(clamp(2.0f * (x[0] + y[0]), 43.0f), &scale);
+        const V b_minus_1 = rest * scale + (scale - 1.0f);
+        return Precision::divide(b_minus_1, b_minus_1 + 2.0f);
+    }
+};
+
+struct ReLUCell {
+    static constexpr int GATES = 1;
+    static INLINE V next(const V *x, const V *y, V, float ceiling) {
+        const V sum = x[0] + y[0];
+        const V positive = sum < 0.0f ? V{} : sum;
+        return positive > ceiling ? broadcast(ceiling) : positive;
+    }
+};
+
+// A Units function.
+template <class Cell>
+static void units(const float *x, const float *y, const float *h, float *next, int first, int last,
+                  int H, float ceiling) {
+    constexpr int G = Cell::GATES;
+    const auto next_units = [=](int i, auto get) INLINE_LAMBDA {
+        V gates_x[G], gates_y[G];
+        for (int g = 0; g < G; g++) {
+            gates_x[g] = get(x + (size_t)g * H + i);
+            gates_y[g] = get(y + (size_t)g * H + i);
+        }
+        return Cell::next(gates_x, gates_y, get(h + i), ceiling);
+    };
     int i = first;
     for (; i + LANES <= last; i += LANES)
-        store(next + i, gru_unit<Precision>(load(x + i), load(x + H + i), load(x + 2 * H + i),
-                                            load(y + i), load(y + H + i), load(y + 2 * H + i),
-                                            load(h + i)));
+        store(next + i, next_units(i, [](const float *p) INLINE_LAMBDA { return load(p); }));
     if (i < last) {
         const int count = last - i;
-        const auto some = [=](const float *p) { return load_some(p + i, count); };
         float lanes[LANES];
-        store(lanes,
-              gru_unit<Precision>(some(x), some(x + H), some(x + 2 * H), some(y), some(y + H),
-                                  some(y + 2 * H), some(h)));
+        store(lanes, next_units(i, [=](const float *p) { return load_some(p, count); }));
         for (int j = 0; j < count; j++) next[i + j] = lanes[j];
     }
 }
