@@ -23,7 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_rnnprune.experiment import save_result
-from fairseq_rnnprune.sparse import BlockSparseMatrix, SparseGRU, cpu, matmul, reference
+from fairseq_rnnprune.sparse import (
+    BlockSparseMatrix,
+    SparseGRU,
+    cpu_library,
+    matmul,
+    reference,
+)
 
 RESULTS = Path(__file__).parent / "results"
 WARM_UP_CALLS = 3
@@ -73,7 +79,7 @@ def main() -> None:
         arguments.seed,
         f"python benchmarks/kernels.py {' '.join(sys.argv[1:])}",
         figures,
-        instruction_set=(cpu.instruction_sets() or ["none"])[0],
+        instruction_set=(cpu_library.instruction_sets() or ["none"])[0],
     )
     print(f"written to {path}")
 

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from fairseq_rnnprune.layers import GRU, Linear, packing
-from fairseq_rnnprune.sparse import BlockSparseMatrix, choose_block_shape, cpu, stored_values
+from fairseq_rnnprune.sparse import (
+    BlockSparseMatrix,
+    choose_block_shape,
+    cpu,
+    cpu_library,
+    stored_values,
+)
 
 with_kernels = pytest.mark.skipif(
     bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
@@ -54,7 +60,7 @@ def test_what_the_kernels_cannot_run_stays_single_elements(monkeypatch):
     assert choose_block_shape(weight.to("meta"), 3) == (1, 1)
     # Smaller than every block.
     assert choose_block_shape(torch.ones(9, 2), 3) == (1, 1)
-    monkeypatch.setattr(cpu, "_library", lambda: None)
+    monkeypatch.setattr(cpu_library, "load", lambda: None)
     assert choose_block_shape(weight, 3) == (1, 1)
 
 

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as some
 from tolerances import assert_close
 
-from fairseq_rnnprune.sparse import BlockSparseMatrix, cpu, gru_sequence, matmul, reference
+from fairseq_rnnprune.sparse import (
+    BlockSparseMatrix,
+    cpu,
+    cpu_library,
+    gru_sequence,
+    matmul,
+    reference,
+)
 
 pytestmark = pytest.mark.skipif(
     bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
@@ -20,8 +27,8 @@ def best_instruction_set_afterwards():
 
 
 def use(instruction_set):
-    names = cpu.instruction_sets()
-    cpu.use_instruction_set(names[instruction_set % len(names)])
+    names = cpu_library.instruction_sets()
+    cpu_library.use_instruction_set(names[instruction_set % len(names)])
 
 
 @some.composite

@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 from fairseq_rnnprune.sparse import (
     BlockSparseMatrix,
     cpu,
+    cpu_library,
     gru_sequence,
     matmul,
     reference,
@@ -28,11 +29,11 @@ CANARY = 12345.0
 
 @pytest.fixture(params=["avx512", "avx2", "baseline"])
 def instruction_set(request):
-    if request.param not in cpu.instruction_sets():
+    if request.param not in cpu_library.instruction_sets():
         pytest.skip(f"this processor has no {request.param}")
-    cpu.use_instruction_set(request.param)
+    cpu_library.use_instruction_set(request.param)
     yield request.param
-    cpu.use_instruction_set(cpu.instruction_sets()[0])
+    cpu_library.use_instruction_set(cpu_library.instruction_sets()[0])
 
 
 @pytest.fixture
@@ -74,8 +75,9 @@ def assert_product(W, x, bias):
 
 
 def test_struct_is_that_of_the_library():
-    library = cpu._library()
-    assert library.rnnprune_matrix_bytes() == ctypes.sizeof(cpu._Matrix)
+    library = cpu_library.load()
+    assert library.rnnprune_matrix_bytes() == ctypes.sizeof(cpu_library.Matrix)
+    assert library.rnnprune_layer_bytes() == ctypes.sizeof(cpu_library.Layer)
     shapes = (ctypes.c_int32 * (2 * len(cpu.BLOCK_SHAPES)))()
     assert library.rnnprune_block_shapes(shapes, len(cpu.BLOCK_SHAPES)) == len(cpu.BLOCK_SHAPES)
     assert tuple(zip(shapes[::2], shapes[1::2], strict=True)) == cpu.BLOCK_SHAPES
@@ -240,7 +242,7 @@ def test_threads_do_not_change_a_bit(monkeypatch, block_shape, dtype):
     gates_x = torch.randn(6, 5, 3 * H)
 
     def run(threads):
-        monkeypatch.setattr(cpu._Prepared, "threads", threads)
+        monkeypatch.setattr(cpu_library.Prepared, "threads", threads)
         states = [gru_sequence(W, gates_x[:, :b], x[:b], bias, "cpu") for b in (1, 5)]
         return [matmul(W, x, bias, "cpu"), matmul(W, x[:1], bias, "cpu"), *states]
 
@@ -250,17 +252,17 @@ def test_threads_do_not_change_a_bit(monkeypatch, block_shape, dtype):
 
 
 def test_threads_asked_for(monkeypatch):
-    large, small = (cpu._Prepared(0, (), is_large) for is_large in (True, False))
+    large, small = (cpu_library.Prepared(0, (), is_large) for is_large in (True, False))
     assert (large.threads, small.threads) == (torch.get_num_threads(), 1)
-    cpu._threads_asked_for.cache_clear()
+    cpu_library._threads_asked_for.cache_clear()
     monkeypatch.setenv("RNNPRUNE_THREADS", "3")
     assert (large.threads, small.threads) == (3, 1)
-    cpu._threads_asked_for.cache_clear()
+    cpu_library._threads_asked_for.cache_clear()
     monkeypatch.setenv("RNNPRUNE_THREADS", "-1")
     with pytest.raises(ValueError, match="expected RNNPRUNE_THREADS to be a number, got '-1'"):
         _ = large.threads
     monkeypatch.delenv("RNNPRUNE_THREADS")
-    cpu._threads_asked_for.cache_clear()
+    cpu_library._threads_asked_for.cache_clear()
 
 
 def test_what_it_does_not_run():
@@ -290,4 +292,4 @@ def test_damaged_arrays_do_not_reach_the_kernels():
 
 def test_unknown_instruction_set():
     with pytest.raises(ValueError, match="expected a name among .*baseline, got 'mmx'"):
-        cpu.use_instruction_set("mmx")
+        cpu_library.use_instruction_set("mmx")

@@ -8,6 +8,7 @@ from fairseq_rnnprune.sparse import (
     available_backends,
     choose_backend,
     cpu,
+    cpu_library,
     explain,
     gru_sequence,
     matmul,
@@ -26,7 +27,7 @@ def no_mkl(monkeypatch):
 
 @pytest.fixture
 def no_kernels(monkeypatch):
-    monkeypatch.setattr(cpu, "_library", lambda: None)
+    monkeypatch.setattr(cpu_library, "load", lambda: None)
 
 
 @pytest.fixture
@@ -60,10 +61,10 @@ def test_default_without_kernels_is_csr(no_kernels):
 
 
 def test_missing_kernels_are_logged_once(monkeypatch, caplog):
-    monkeypatch.setattr(cpu, "EXTENSION_SUFFIXES", [])
-    cpu._library.cache_clear()
+    monkeypatch.setattr(cpu_library, "EXTENSION_SUFFIXES", [])
+    cpu_library.load.cache_clear()
     assert cpu.unavailable_reasons() and cpu.unavailable_reasons()
-    cpu._library.cache_clear()
+    cpu_library.load.cache_clear()
     [record] = caplog.records
     assert "no native kernels" in record.getMessage()
 

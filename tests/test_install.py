@@ -91,7 +91,9 @@ def test_installed_package_is_whole(installed: Path, root: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
 def test_kernels_are_compiled_at_installation(installed: Path) -> None:
-    code = "from fairseq_rnnprune.sparse import cpu; print(cpu.instruction_sets()[-1])"
+    code = (
+        "from fairseq_rnnprune.sparse import cpu_library; print(cpu_library.instruction_sets()[-1])"
+    )
     assert python("-c", code, path=installed).strip() == "baseline"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from math import inf
 from typing import Any
 
@@ -11,14 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from .dispatch import gru_sequence, rnn_sequence
+from .cpu_network import Network
+from .dispatch import choose_backend, gru_sequence, rnn_sequence
 from .linear import SparseLinear
 from .matrix import BlockShape, BlockSparseMatrix
 from .shapes import keeps_diagonal
 from .validation import WEIGHT_DTYPES, names
 
-# gates_x [T, B, G * H], h [B, H], bias and backend to the states [T, B, H].
-Sequence = Callable[..., Tensor]
+# Gates by cell.
+GATES = {"gru": 3, "relu": 1, "tanh": 1}
 ShapeChoice = BlockShape | Callable[[Tensor, int], BlockShape]
 
 
@@ -29,13 +29,15 @@ class Direction(nn.Module):
         self,
         input: SparseLinear,
         recurrent: SparseLinear,
-        sequence: Sequence,
+        cell: str,
+        ceiling: float = inf,
         reverse: bool = False,
     ):
         super().__init__()
         self.input = input
         self.recurrent = recurrent
-        self.sequence = sequence
+        self.cell = cell
+        self.ceiling = ceiling
         self.reverse = reverse
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,7 +46,10 @@ class Direction(nn.Module):
         if self.reverse:
             gates_x = gates_x.flip(0)
         W, bias, backend = self.recurrent.W, self.recurrent.bias, self.recurrent.backend
-        states = self.sequence(W, gates_x, h, bias, backend=backend)
+        if self.cell == "gru":
+            states = gru_sequence(W, gates_x, h, bias, backend)
+        else:
+            states = rnn_sequence(W, gates_x, h, bias, self.cell, self.ceiling, backend)
         return (states.flip(0) if self.reverse else states), states[-1]
 
 
@@ -63,17 +68,23 @@ class SparseRecurrent(nn.Module):
         self.batch_first = batch_first
         self.input_size = layers[0][0].input.W.shape[1]
         self.hidden_size = layers[0][0].recurrent.W.shape[1]
+        self._parts = [p for d in self._directions() for p in (d.input, d.recurrent)]
+
+    def _directions(self) -> list[Direction]:
+        return [direction for directions in self.layers for direction in directions]
 
     @classmethod
     def _pack(
         cls,
         dense: nn.RNNBase,
-        gates: int,
-        sequence: Sequence,
+        cell: str,
         block_shape: ShapeChoice,
         dtype: torch.dtype,
         backend: str | None,
+        ceiling: float = inf,
     ) -> Any:
+        gates = GATES[cell]
+
         def pack(kind: str, suffix: str) -> SparseLinear:
             weight = getattr(dense, f"weight_{kind}_{suffix}").detach()
             shape = block_shape(weight, gates) if callable(block_shape) else block_shape
@@ -87,7 +98,7 @@ class SparseRecurrent(nn.Module):
             suffixes = [f"l{layer}{direction}" for direction in directions]
             layers.append(
                 [
-                    Direction(pack("ih", s), pack("hh", s), sequence, "reverse" in s)
+                    Direction(pack("ih", s), pack("hh", s), cell, ceiling, "reverse" in s)
                     for s in suffixes
                 ]
             )
@@ -108,6 +119,17 @@ class SparseRecurrent(nn.Module):
             x = x.transpose(0, 1)
         h_0 = self._first_states(x, h_0, batched)
 
+        # The layers, one by one, refuse to make a gradient.
+        wants_gradient = torch.is_grad_enabled() and (x.requires_grad or h_0.requires_grad)
+        network = None if wants_gradient else self._network(x)
+        out, h_n = self._run(x, h_0) if network is None else network(x, h_0)
+        out, h_n = out.to(dtype), h_n.to(dtype)
+        if not batched:
+            return out.squeeze(1), h_n.squeeze(1)
+        return (out.transpose(0, 1) if self.batch_first else out), h_n
+
+    def _run(self, x: Tensor, h_0: Tensor) -> tuple[Tensor, Tensor]:
+        """Layer by layer, each matrix on the backend chosen for it."""
         h_n = []
         for directions in self.layers:
             outputs = []
@@ -116,10 +138,23 @@ class SparseRecurrent(nn.Module):
                 outputs.append(output)
                 h_n.append(last)
             x = torch.cat(outputs, dim=2)
-        out, last = x.to(dtype), torch.stack(h_n).to(dtype)
-        if not batched:
-            return out.squeeze(1), last.squeeze(1)
-        return (out.transpose(0, 1) if self.batch_first else out), last
+        return x, torch.stack(h_n)
+
+    def _network(self, x: Tensor) -> Network | None:
+        """The network prepared for one call, if every matrix is going to run on the backend cpu.
+
+        It is kept with the first matrix, so that copies of this module make their own.
+        """
+        cache = self._parts[0].W.cache
+        key = [(id(part.W), part.backend) for part in self._parts]
+        if cache.get("network key") != key:
+            chosen = {
+                choose_backend(part.W, x.new_empty(1, part.W.shape[1]), part.backend).name
+                for part in self._parts
+            }
+            cache["network"] = Network(self.layers) if chosen == {"cpu"} else None
+            cache["network key"] = key
+        return cache["network"]
 
     @property
     def _name(self) -> str:
@@ -177,7 +212,7 @@ class SparseGRU(SparseRecurrent):
         else than a GRU; errors as in BlockSparseMatrix.from_dense.
         """
         _check_type("SparseGRU", gru, nn.GRU)
-        return cls._pack(gru, 3, gru_sequence, block_shape, dtype, backend)
+        return cls._pack(gru, "gru", block_shape, dtype, backend)
 
 
 class SparseRNN(SparseRecurrent):
@@ -194,8 +229,7 @@ class SparseRNN(SparseRecurrent):
     ) -> SparseRNN:
         """As SparseGRU.from_dense; a ReLU is cut off at `ceiling` (Deep Speech: 20)."""
         _check_type("SparseRNN", rnn, nn.RNN)
-        sequence = partial(rnn_sequence, nonlinearity=rnn.nonlinearity, ceiling=ceiling)
-        return cls._pack(rnn, 1, sequence, block_shape, dtype, backend)
+        return cls._pack(rnn, rnn.nonlinearity, block_shape, dtype, backend, ceiling)
 
 
 def _check_type(owner: str, dense: nn.Module, expected: type) -> None:

@@ -1,4 +1,4 @@
-// The types that kernels.cpp, cpu.py and the bodies compiled per instruction set share.
+// The types that kernels.cpp, cpu_library.py and the bodies compiled per instruction set share.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 #error "the kernels need the vector extensions of GCC or Clang"
 #endif
 
-// A BlockSparseMatrix (sparse/matrix.py); cpu.py fills it in, so both must list the same fields.
+// A BlockSparseMatrix (sparse/matrix.py); cpu_library.py fills it in, so both must list the same fields.
 struct Matrix {
     const void *values;        // [blocks, block_rows, block_columns] of dtype
     const uint16_t *columns;   // [blocks]
@@ -40,7 +40,7 @@ struct Matrix {
 
 enum Dtype { FLOAT32, BFLOAT16, INT8, DTYPES };
 
-// X(rows, columns) for every block shape with kernels, the same as in cpu.py. Rows are a multiple of columns, so that a
+// X(rows, columns) for every block shape with kernels, the same as in cpu_library.py. Rows are a multiple of columns, so that a
 // panel of a recurrent weight produces whole blocks of the next step's input.
 #define BLOCK_SHAPES(X) X(16, 1) X(4, 4) X(8, 4) X(16, 4) X(8, 8)
 enum { SHAPES = 5 };
@@ -65,13 +65,25 @@ struct Product {
                  float *y);
 };
 
-// Recurrent cells, the same as in cpu.py.
+// Recurrent cells, the same as in cpu_library.py.
 enum Cell { GRU, RELU, TANH, CELLS };
 
 // next [H] from the gates' products with input and state [G * H] and the state h [H], for the units
 // first to last - 1; RELU cuts off at ceiling.
 typedef void Units(const float *gates_x, const float *gates_h, const float *h, float *next,
                    int first, int last, int H, float ceiling);
+
+// One direction of one layer of a recurrent network; cpu_network.py fills it in.
+struct Layer {
+    const Matrix *input;        // [G * H, I]
+    const Matrix *recurrent;    // [G * H, H]
+    const float *input_bias;    // [G * H] or null
+    const float *recurrent_bias;
+    int32_t cell;               // a Cell
+    float ceiling;
+    int32_t reverse;            // from the last step to the first
+    int32_t is_large;           // enough for more than one thread
+};
 
 struct Kernels {
     const char *name;

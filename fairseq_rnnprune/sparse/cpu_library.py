@@ -1,0 +1,152 @@
+"""The compiled library of csrc/ and what its C functions are given, through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from dataclasses import dataclass
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .matrix import BlockSparseMatrix
+
+logger = logging.getLogger(__name__)
+
+THREADS_VARIABLE = "RNNPRUNE_THREADS"
+PARALLEL_BYTES = 100_000
+# Block shapes with kernels, dtypes and recurrent cells, with their numbers in csrc/kernels.h.
+BLOCK_SHAPES = ((16, 1), (4, 4), (8, 4), (16, 4), (8, 8))
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+CELLS = {"gru": 0, "relu": 1, "tanh": 2}
+
+_OUT_OF_MEMORY = 2
+_pointer, _number, _float = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+_FUNCTIONS = {
+    "matmul": (_pointer,) * 4 + (_number,) * 2,
+    "recurrent": (_pointer, _number, _float, *(_pointer,) * 4, *(_number,) * 3),
+    "network": (_pointer, *(_number,) * 2, *(_pointer,) * 4, *(_number,) * 3),
+}
+
+
+class Matrix(ctypes.Structure):
+    """struct Matrix of csrc/kernels.h."""
+
+    _fields_ = (
+        *((name, _pointer) for name in "values columns pointers scales offsets diagonal".split()),
+        *((name, _number) for name in "rows width gates block_rows block_columns dtype".split()),
+    )
+
+
+class Layer(ctypes.Structure):
+    """struct Layer of csrc/kernels.h."""
+
+    _fields_ = (
+        *((name, _pointer) for name in "input recurrent input_bias recurrent_bias".split()),
+        *(("cell", _number), ("ceiling", _float), ("reverse", _number), ("is_large", _number)),
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a call needs of a matrix; `arrays` keeps alive what `pointer` leads to."""
+
+    pointer: int
+    arrays: tuple[Any, ...]
+    is_large: bool
+
+    @property
+    def threads(self) -> int:
+        """How many threads a call with this matrix gets."""
+        return threads() if self.is_large else 1
+
+
+def prepare(W: BlockSparseMatrix) -> Prepared:
+    """The struct of a matrix, made and checked at its first use and cached in W."""
+    prepared = W.cache.get("cpu")
+    if prepared is None:
+        W.validate()
+        offsets = _offsets(W) if W.dtype == torch.int8 else None
+        arrays = (W.values, W.columns, W.pointers, W.scales, offsets, W.diagonal)
+        matrix = Matrix(*map(address, arrays), *W.shape, W.gates, *W.block_shape, DTYPES[W.dtype])
+        is_large = W.nbytes >= PARALLEL_BYTES
+        prepared = Prepared(ctypes.addressof(matrix), (*arrays, matrix), is_large)
+        W.cache["cpu"] = prepared
+    return prepared
+
+
+def call(function: str, *arguments: Any) -> None:
+    """Calls rnnprune_<function>; MemoryError if it finds no memory."""
+    status = getattr(load(), f"rnnprune_{function}")(*arguments)
+    if status == _OUT_OF_MEMORY:
+        raise MemoryError(f"{function}: expected memory for the activations, got none")
+    assert status == 0, f"{function}: status {status} of the kernels"
+
+
+def address(array: Tensor | None) -> int | None:
+    """Where an array lies; None for none."""
+    return None if array is None else array.data_ptr()
+
+
+def threads() -> int:
+    """torch's number of threads, or that in the environment."""
+    return _threads_asked_for() or torch.get_num_threads()
+
+
+def instruction_sets() -> list[str]:
+    """The instruction sets with kernels that this processor has, best first."""
+    library, found = load(), []
+    while library and (name := library.rnnprune_instruction_set(len(found))):
+        found.append(name.decode())
+    return found
+
+
+def use_instruction_set(name: str) -> None:
+    """Makes all calls of this process use the kernels compiled for one of `instruction_sets()`."""
+    usable = instruction_sets()
+    if name not in usable:
+        raise ValueError(
+            f"use_instruction_set: expected a name among {', '.join(usable)}, got {name!r}"
+        )
+    load().rnnprune_use_instruction_set(usable.index(name))
+
+
+@cache
+def load() -> ctypes.CDLL | None:
+    """The compiled kernels; None, and a line in the log, where there are none."""
+    folder = Path(__file__).parent
+    files = [folder / f"_kernels{suffix}" for suffix in EXTENSION_SUFFIXES]
+    file = next((file for file in files if file.exists()), None)
+    if file is None:
+        logger.warning(
+            "no native kernels: they were not compiled at installation, for which it takes GCC or "
+            "Clang; torch multiplies packed weights instead, which is slower"
+        )
+        return None
+    # torch is imported by now, so the kernels get its OpenMP runtime instead of a second one.
+    found = ctypes.CDLL(str(file))
+    for name, types in _FUNCTIONS.items():
+        getattr(found, f"rnnprune_{name}").argtypes = types
+    found.rnnprune_instruction_set.argtypes = (_number,)
+    found.rnnprune_instruction_set.restype = ctypes.c_char_p
+    return found
+
+
+def _offsets(W: BlockSparseMatrix) -> Tensor:
+    """int32 [panels, r]: what the 128 that makes 8-bit activations unsigned adds to each row."""
+    offsets = torch.zeros(W.grid[0], W.block_shape[0], dtype=torch.int32)
+    return offsets.index_add_(0, W.panel_of_block, 128 * W.values.sum(2, dtype=torch.int32))
+
+
+@cache
+def _threads_asked_for() -> int:
+    """The number in the environment, 0 if there is none."""
+    wanted = os.environ.get(THREADS_VARIABLE) or "0"
+    if not wanted.isdecimal():
+        raise ValueError(f"matmul: expected {THREADS_VARIABLE} to be a number, got {wanted!r}")
+    return int(wanted)

@@ -1,0 +1,78 @@
+"""A whole network in one native call against its layers one by one, and when it is made."""
+
+import copy
+
+import pytest
+import torch
+from sparse_samples import pruned
+from tolerances import assert_close
+from torch import nn
+
+from fairseq_rnnprune.sparse import SparseGRU, SparseRNN, cpu
+
+pytestmark = pytest.mark.skipif(
+    bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
+)
+INPUT, H = 9, 20
+
+
+def inputs(gru, steps, batch):
+    n = gru.num_layers * (1 + gru.bidirectional)
+    return torch.randn(steps, batch, INPUT), torch.randn(n, batch, H)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("steps, batch", [(1, 1), (3, 70), (150, 1), (40, 5)])
+def test_same_as_torch(layers, bidirectional, steps, batch):
+    gru = pruned(nn.GRU(INPUT, H, layers, bidirectional=bidirectional), 3)
+    sparse = SparseGRU.from_dense(gru, (4, 4))
+    x, h_0 = inputs(gru, steps, batch)
+    assert sparse._network(x) is not None
+    with torch.no_grad():
+        exact = copy.deepcopy(gru).double()(x.double(), h_0.double())
+    for actual, expected in zip(sparse(x, h_0), exact, strict=True):
+        assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("nonlinearity", ["relu", "tanh"])
+def test_rnn(nonlinearity):
+    rnn = pruned(nn.RNN(INPUT, H, 2, bidirectional=True, nonlinearity=nonlinearity), 3)
+    sparse = SparseRNN.from_dense(rnn, (8, 4), ceiling=0.3)
+    x, h_0 = inputs(rnn, 70, 3)
+    one_by_one = sparse._run(x, h_0)
+    for actual, expected in zip(sparse(x, h_0), one_by_one, strict=True):
+        assert_close(actual, expected.double())
+
+
+def test_int8_is_as_near_as_one_by_one():
+    gru = pruned(nn.GRU(INPUT, H), 3)
+    sparse = SparseGRU.from_dense(gru, (16, 4), torch.int8)
+    x, h_0 = inputs(gru, 100, 2)
+    for actual, expected in zip(sparse(x, h_0), sparse._run(x, h_0), strict=True):
+        assert_close(actual, expected.double(), torch.int8)
+
+
+def test_a_network_is_made_again_for_other_matrices_and_backends():
+    gru = pruned(nn.GRU(INPUT, H), 3)
+    sparse = SparseGRU.from_dense(gru, (4, 4))
+    x, _ = inputs(gru, 2, 1)
+    network = sparse._network(x)
+    assert sparse._network(x) is network
+    assert copy.deepcopy(sparse)._network(x) is not network
+    sparse.layers[0][0].recurrent.backend = "reference"
+    assert sparse._network(x) is None
+    sparse.layers[0][0].recurrent.backend = "cpu"
+    assert sparse._network(x) is not network
+    assert SparseGRU.from_dense(gru, (2, 2))._network(x) is None
+
+
+def test_no_batch_and_no_gradient():
+    gru = pruned(nn.GRU(INPUT, H, 2), 3)
+    sparse = SparseGRU.from_dense(gru, (4, 4))
+    out, h_n = sparse(torch.zeros(3, 0, INPUT))
+    assert out.shape == (3, 0, H) and h_n.shape == (2, 0, H)
+    with pytest.raises(ValueError, match="no gradient"):
+        sparse(torch.zeros(3, 1, INPUT, requires_grad=True))
+    with pytest.raises(ValueError, match="no gradient"):
+        sparse(torch.zeros(3, 1, INPUT), torch.zeros(2, 1, H, requires_grad=True))
