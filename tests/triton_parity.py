@@ -38,11 +38,10 @@ def poisoned(monkeypatch):
     arrays, empty = [], torch.empty
 
     def poisoned_empty(*shape, device):
-        size = torch.Size(shape).numel()
-        array = torch.full((size + 64,), float("nan"), device=device)
-        array[:32] = array[32 + size :] = CANARY
+        array, inner = amid(CANARY, shape)
+        assert torch.device(device).type == DEVICE
         arrays.append(array)
-        return array[32 : 32 + size].view(shape)
+        return inner.fill_(float("nan"))
 
     monkeypatch.setattr(triton_backend.torch, "empty", poisoned_empty)
     yield
@@ -55,8 +54,16 @@ def packed(weight, block_shape, dtype=torch.float32, gates=1):
     return BlockSparseMatrix.from_dense(weight.to(DEVICE), block_shape, dtype, gates)
 
 
+def amid(value, shape):
+    """An array with `value` before and after a tensor of that shape, and the tensor."""
+    size = torch.Size(shape).numel()
+    array = torch.full((size + 64,), value, device=DEVICE)
+    return array, array[32 : 32 + size].view(shape)
+
+
 def random(*shape):
-    return torch.randn(*shape).to(DEVICE)
+    """Normal numbers in memory that is NaN elsewhere: reading beyond them shows."""
+    return amid(float("nan"), shape)[1].copy_(torch.randn(*shape))
 
 
 def assert_product(W, x, bias=None):
