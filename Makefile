@@ -6,10 +6,11 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help test quickstart lint tables clean
+.PHONY: help test test-gpu quickstart lint tables clean
 
 help:
 	@echo "make test        style checks and all tests (installs what it needs into $(VENV))"
+	@echo "make test-gpu    the Triton kernels on a GPU, where there is one"
 	@echo "make quickstart  train, prune, evaluate and generate on CPU; results in OUT=$(OUT)"
 	@echo "make lint        style checks only"
 	@echo "make tables      rewrite the result tables of the READMEs from the JSON results"
@@ -18,13 +19,16 @@ help:
 # Without the constraints pip would take the newest torch, several gigabytes of CUDA libraries.
 $(INSTALLED): setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --constraint constraints.txt --editable '.[fairseq,text,plot,test]'
+	$(RUN) -m pip install --constraint constraints.txt --editable '.[fairseq,text,plot,triton,test]'
 	touch $@
 
 # Many small tensors and several processes at once: more threads only get in each other's way.
 test: export OMP_NUM_THREADS ?= 1
 test: lint
 	$(RUN) -m pytest tests
+
+test-gpu: $(INSTALLED)
+	@$(RUN) tests/triton_parity.py
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .

@@ -70,7 +70,8 @@ setup(
         ],
         "text": ["sentencepiece>=0.1.99", "sacrebleu>=2.0"],
         "plot": ["matplotlib>=3.7"],
-        "triton": ["triton>=3.0; platform_system == 'Linux'"],
+        # The first whose interpreter runs with numpy 2.4.
+        "triton": ["triton>=3.7; platform_system == 'Linux'"],
         "test": [
             "hypothesis>=6.80",
             "pytest>=8.0",

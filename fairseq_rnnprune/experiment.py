@@ -14,7 +14,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "numpy", "ve-fairseq", "fairseq", "hydra-core", "omegaconf", "sentencepiece")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "triton",
+    "ve-fairseq",
+    "fairseq",
+    "hydra-core",
+    "omegaconf",
+    "sentencepiece",
+)
 
 
 def fairseq(command: str, *arguments: object, log: Path | None = None) -> str:

@@ -1,6 +1,7 @@
 """Which block shape a mask gets, and what `auto` makes of it."""
 
 import logging
+import re
 
 import pytest
 import torch
@@ -12,11 +13,19 @@ from fairseq_rnnprune.sparse import (
     cpu,
     cpu_library,
     stored_values,
+    triton_backend,
 )
 
 with_kernels = pytest.mark.skipif(
     bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
 )
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    """Tensors say that they are on a GPU, which Triton can use."""
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(triton_backend, "unavailable_reasons", list)
 
 
 def in_blocks(shape, block_shape, density=0.1):
@@ -50,6 +59,23 @@ def test_int8_prefers_its_fast_kernel_to_less_fill_in():
     assert choose_block_shape(weight, 1, torch.int8) == (16, 4)
 
 
+@pytest.mark.parametrize("block_shape", triton_backend.CONFIGS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int8])
+def test_a_mask_in_blocks_is_found_again_on_a_gpu(on_gpu, block_shape, dtype):
+    assert choose_block_shape(in_blocks((288, 96), block_shape), 3, dtype) == block_shape
+
+
+def test_unstructured_masks_on_a_gpu_get_the_shape_that_stores_least(on_gpu, monkeypatch):
+    weight = in_blocks((384, 128), (1, 1))
+    shape = choose_block_shape(weight, 3)
+    stored = {other: stored_values(weight, other, 3) for other in triton_backend.CONFIGS}
+    assert stored[shape] == min(stored.values()) > 0.7 * weight.numel()
+    # Smaller than every block; then without Triton.
+    assert choose_block_shape(torch.ones(9, 7), 3) == (1, 1)
+    monkeypatch.setattr(triton_backend, "unavailable_reasons", lambda: ["no GPU"])
+    assert choose_block_shape(in_blocks((96, 64), (8, 8)), 3) == (1, 1)
+
+
 def test_unstructured_masks_stay_single_elements():
     assert choose_block_shape(in_blocks((384, 128), (1, 1)), 3) == (1, 1)
 
@@ -78,6 +104,16 @@ def test_auto_looks_at_what_the_kernels_store(density, packs):
     reason = packing.reason_to_stay_dense([in_blocks((768, 512), (8, 8), density)], 3)
     assert reason is None if packs else "stored density 0.5" in reason
     assert "packing pays from 262,144" in packing.reason_to_stay_dense([torch.zeros(96, 64)])
+
+
+def test_auto_says_that_its_rule_for_gpus_was_not_measured(on_gpu):
+    assert packing.reason_to_stay_dense([in_blocks((768, 512), (8, 8), 0.05)], 3) is None
+    reason = packing.reason_to_stay_dense([in_blocks((768, 512), (8, 8), 0.2)], 3)
+    assert re.match(r"stored density 0\.\d+ is too high, not measured on GPUs, packing is", reason)
+    assert reason.endswith("taken to pay up to 0.1")
+    # Of an unstructured mask of that density, every block shape stores far more.
+    assert "stored density" in packing.reason_to_stay_dense([in_blocks((768, 512), (1, 1), 0.05)])
+    assert "taken to pay from 262,144" in packing.reason_to_stay_dense([torch.zeros(96, 64)])
 
 
 @with_kernels

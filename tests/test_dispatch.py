@@ -12,6 +12,7 @@ from fairseq_rnnprune.sparse import (
     explain,
     gru_sequence,
     matmul,
+    triton_backend,
 )
 
 
@@ -36,21 +37,33 @@ def with_kernels():
         pytest.skip("the native kernels were not compiled")
 
 
-def test_order_of_preference(with_kernels):
+@pytest.fixture
+def no_gpu(monkeypatch):
+    """Nor the interpreter, whatever this machine and its environment have."""
+    monkeypatch.setattr(triton_backend, "_is_installed", lambda: True)
+    monkeypatch.setattr(triton_backend, "_is_interpreted", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def test_order_of_preference(with_kernels, no_gpu, monkeypatch):
     assert available_backends() == ["cpu", "torch_csr", "reference"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(triton_backend, "_version_reasons", list)
+    assert available_backends() == ["cpu", "torch_csr", "triton", "reference"]
 
 
-def test_default_for_panels_is_native(with_kernels):
+def test_default_for_panels_is_native(with_kernels, no_gpu):
     W = BlockSparseMatrix.from_dense(torch.ones(48, 16), (16, 1), gates=3)
     x = torch.ones(1, 16)
-    assert explain(W, x) == {"cpu": [], "torch_csr": [], "reference": []}
+    no_gpu = ["needs a GPU, and torch finds none", "runs on GPUs that torch calls cuda, not on cpu"]
+    assert explain(W, x) == {"cpu": [], "torch_csr": [], "triton": no_gpu, "reference": []}
     assert choose_backend(W, x).name == "cpu"
     matmul(W, x)
     gru_sequence(W, torch.ones(1, 1, 48), x)
     assert list(W.cache) == ["cpu"]
 
 
-def test_default_without_kernels_is_csr(no_kernels):
+def test_default_without_kernels_is_csr(no_kernels, no_gpu):
     W = BlockSparseMatrix.from_dense(torch.ones(16, 2), (16, 1))
     assert available_backends() == ["torch_csr", "reference"]
     reasons = explain(W, torch.ones(1, 2))["cpu"]
@@ -86,7 +99,7 @@ def test_forced_reference_runs_the_reference(W):
     assert not W.cache
 
 
-def test_default_without_mkl_is_the_reference(W, no_mkl, no_kernels):
+def test_default_without_mkl_is_the_reference(W, no_mkl, no_kernels, no_gpu):
     assert available_backends() == ["reference"]
     assert explain(W, torch.ones(1, 2))["torch_csr"] == ["needs a torch built with MKL"]
     assert matmul(W, torch.ones(1, 2)).tolist() == [[1.0, 1.0, 0.0, 0.0, 0.0, 0.0]]
@@ -112,7 +125,7 @@ def test_error_names_inputs_and_every_reason(W, no_mkl):
 
 def test_unknown_backend(W):
     with pytest.raises(
-        ValueError, match="among cpu, torch_csr, reference, got 'cuda'; None chooses"
+        ValueError, match="among cpu, torch_csr, triton, reference, got 'cuda'; None"
     ):
         matmul(W, torch.ones(1, 2), backend="cuda")
 

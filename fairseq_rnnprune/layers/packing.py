@@ -41,6 +41,8 @@ AUTO_MAX_DENSITY = ((2**20, 0.15), (2**22, 0.20))
 # margin: on that machine, while it was busy, blocks at density 0.5 were 1.2 times as fast as dense
 # or more at batches of 1, 5, 64 and 512 from 768 x 256 on; 384 x 128 was slower at batch 1.
 AUTO_MAX_STORED_DENSITY = ((2**18, 0.4),)
+# On GPUs nothing was measured. A tenth of the bytes leaves much room for the time a launch takes.
+AUTO_MAX_STORED_DENSITY_GPU = ((2**18, 0.1),)
 
 
 def check_choice(choice: Any, source: str) -> str:
@@ -63,18 +65,21 @@ def reason_to_stay_dense(weights: Sequence[Tensor], gates: int = 1) -> str | Non
     """Why packing a layer of these weights would not be faster; None if it should be."""
     elements = sum(weight.numel() for weight in weights)
     shapes = [choose_block_shape(weight, gates) for weight in weights]
-    if all(shape != (1, 1) for shape in shapes):
+    is_on_gpu = weights[0].is_cuda
+    if is_on_gpu or all(shape != (1, 1) for shape in shapes):
         pairs = zip(weights, shapes, strict=True)
         kept = sum(stored_values(weight, shape, gates) for weight, shape in pairs)
-        measure, all_limits = "stored density", AUTO_MAX_STORED_DENSITY
+        measure = "stored density"
+        all_limits = AUTO_MAX_STORED_DENSITY_GPU if is_on_gpu else AUTO_MAX_STORED_DENSITY
     else:
         kept = sum(int(weight.count_nonzero()) for weight in weights)
         measure, all_limits = "density", AUTO_MAX_DENSITY
     limits = [limit for least, limit in all_limits if elements >= least]
+    pays = "not measured on GPUs, packing is taken to pay" if is_on_gpu else "packing pays"
     if not limits:
-        return f"{elements:,} weights are too few, packing pays from {all_limits[0][0]:,}"
+        return f"{elements:,} weights are too few, {pays} from {all_limits[0][0]:,}"
     if kept / elements > limits[-1]:
-        return f"{measure} {kept / elements:.3f} is too high, packing pays up to {limits[-1]}"
+        return f"{measure} {kept / elements:.3f} is too high, {pays} up to {limits[-1]}"
     return None
 
 
@@ -102,8 +107,8 @@ class Packable(nn.Module):
         """Packs the layer for inference or leaves it dense, and logs which of both and why.
 
         choice: one of PACKED_CHOICES; None asks the option `packed`, then the environment. fp32,
-        bf16 and int8 always pack; auto packs fp32 where that is faster. ValueError for another
-        choice and for weights with NaN or inf.
+        bf16 and int8 always pack; auto packs fp32 where that is faster, on GPUs where it is thought
+        to be. ValueError for another choice and for weights with NaN or inf.
         """
         choice = resolve_choice(self.packed) if choice is None else check_choice(choice, "choice")
         self.sparse, outcome = self._pack_as(choice)

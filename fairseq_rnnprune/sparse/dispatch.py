@@ -1,8 +1,8 @@
 """Which backend runs an operation, or every reason why it cannot.
 
 A backend is one row of `BACKENDS`, and the first that can run a call is its default. So the order
-is the order of preference: cpu (native kernels for some block shapes), torch_csr (CPU), reference
-(anywhere, but it unpacks at every call).
+is the order of preference: cpu (native kernels for some block shapes), torch_csr (CPU), triton
+(some block shapes on GPUs), reference (anywhere, but it unpacks at every call).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from . import cpu, reference, torch_csr
+from . import cpu, reference, torch_csr, triton_backend
 from .matrix import BlockSparseMatrix
 from .validation import WEIGHT_DTYPES, names
 
@@ -48,6 +48,14 @@ BACKENDS = (
         torch_csr.matmul,
         partial(reference.gru_sequence, matmul=torch_csr.matmul),
         partial(reference.rnn_sequence, matmul=torch_csr.matmul),
+    ),
+    Backend(
+        "triton",
+        triton_backend.unavailable_reasons,
+        triton_backend.not_supported_reasons,
+        triton_backend.matmul,
+        triton_backend.gru_sequence,
+        partial(reference.rnn_sequence, matmul=triton_backend.matmul),
     ),
     Backend(
         "reference",

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import cpu
+from . import cpu, triton_backend
 from .matrix import BlockShape, split_diagonal
+from .triton_backend import CONFIGS
 
 SINGLE_ELEMENTS: BlockShape = (1, 1)
 # Time of a nonzero in torch's CSR product, of a value in a block of the native kernels 1.
@@ -23,31 +24,46 @@ def choose_block_shape(
 ) -> BlockShape:
     """The block shape to pack `weight` [M, K] with, from how many values each would store.
 
-    A mask in blocks is found again, with little or no fill-in. Unstructured masks get (1, 1), for
-    which torch's CSR product is the backend, and so does everything the native kernels cannot run.
-    Of equal shapes the larger one is chosen, because it has fewer column indices.
+    A mask in blocks is found again, with little or no fill-in. On a CPU, unstructured masks get
+    (1, 1), for which torch's CSR product is the backend, and so does everything the native kernels
+    cannot run. On a GPU nothing fast runs (1, 1): the best of Triton's shapes is chosen, even if it
+    stores most of an unstructured mask. Of equal shapes the larger one is chosen, because it has
+    fewer column indices.
     """
+    fitting = {
+        (r, c): cost * _least_stored_values(weight, (r, c), gates)
+        for (r, c), cost in _costs(weight, dtype).items()
+        if r <= weight.shape[0] // gates and c <= weight.shape[1]
+    }
+    return min(fitting, key=lambda rc: (fitting[rc], -rc[0] * rc[1]), default=SINGLE_ELEMENTS)
+
+
+def _costs(weight: Tensor, dtype: torch.dtype) -> dict[BlockShape, float]:
+    """The time of a stored value, by block shape, where a fast backend runs; only ratios count."""
+    if weight.is_cuda:
+        # No time was measured on a GPU.
+        return {} if triton_backend.unavailable_reasons() else dict.fromkeys(CONFIGS, 1.0)
     if weight.device.type != "cpu" or cpu.unavailable_reasons() or dtype not in cpu.DTYPES:
-        return SINGLE_ELEMENTS
-    best, least = SINGLE_ELEMENTS, CSR_COST * int(weight.count_nonzero())
-    for r, c in cpu.BLOCK_SHAPES:
-        if r > weight.shape[0] // gates or c > weight.shape[1]:
-            continue
-        cost = float(stored_values(weight, (r, c), gates))
-        if dtype == torch.int8:
-            cost *= INT8_COSTS.get((r, c), 1.0)
-        if cost < least or (cost == least and r * c > best[0] * best[1]):
-            best, least = (r, c), cost
-    return best
+        return {}
+    costs = {SINGLE_ELEMENTS: CSR_COST, **dict.fromkeys(cpu.BLOCK_SHAPES, 1.0)}
+    return costs | (INT8_COSTS if dtype == torch.int8 else {})
 
 
 def keeps_diagonal(weight: Tensor, block_shape: BlockShape, gates: int = 1) -> bool:
-    """Whether a recurrent weight [G * H, H] stores fewer values with its diagonals apart."""
-    if weight.shape[0] != gates * weight.shape[1]:
-        return False
+    """Whether a weight [G * H, H] should be stored with its diagonals apart: where that is less.
+
+    Triton has no kernel for it, so not on GPUs.
+    """
+    whole = stored_values(weight, block_shape, gates)
+    return _least_stored_values(weight, block_shape, gates) < whole
+
+
+def _least_stored_values(weight: Tensor, block_shape: BlockShape, gates: int) -> int:
+    whole = stored_values(weight, block_shape, gates)
+    if weight.shape[0] != gates * weight.shape[1] or weight.device.type != "cpu":
+        return whole
     rest, apart = split_diagonal(weight.detach(), gates)
-    saved = stored_values(weight, block_shape, gates) - stored_values(rest, block_shape, gates)
-    return saved > apart.numel()
+    return min(whole, stored_values(rest, block_shape, gates) + apart.numel())
 
 
 def stored_values(weight: Tensor, block_shape: BlockShape, gates: int = 1) -> int:

@@ -1,0 +1,157 @@
+"""Triton without a GPU: parity in the interpreter, what a launch does, and when it runs at all."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from types import SimpleNamespace
+
+import pytest
+import torch
+from sparse_samples import sparse_weight
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fairseq_rnnprune.sparse import (
+    BlockSparseMatrix,
+    available_backends,
+    explain,
+    gru_sequence,
+    matmul,
+    triton_backend,
+)
+
+with_triton = pytest.mark.skipif(not find_spec("triton"), reason="triton is not installed")
+
+
+class Operations(TorchDispatchMode):
+    """Notes the name of every operation of torch."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """Kernels that note grid and arguments instead of running."""
+    noted = []
+
+    class Kernel:
+        def __init__(self, name):
+            self.name = name
+
+        def __getitem__(self, grid):
+            return lambda **arguments: noted.append((self.name, grid, arguments))
+
+    kernels = SimpleNamespace(matmul=Kernel("matmul"), gru_step=Kernel("gru_step"))
+    monkeypatch.setattr(triton_backend, "_kernels", lambda: kernels)
+    return noted
+
+
+@with_triton
+def test_parity_in_the_interpreter(root):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "tests/triton_parity.py", "-q", "-p", "no:cacheprovider"],
+        cwd=root,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    # Only what needs a GPU is skipped.
+    assert re.search(r"\b\d\d passed, 3 skipped", done.stdout), done.stdout
+
+
+def test_make_test_gpu_says_plainly_that_there_is_no_gpu(root):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    done = subprocess.run(
+        [sys.executable, "tests/triton_parity.py"], cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"no GPU: .*; nothing was tested\n", done.stdout)
+
+
+@pytest.mark.parametrize("kind", ["matmul", "gru_step"])
+def test_a_launch_allocates_nothing_and_waits_for_nothing(launches, kind):
+    W = BlockSparseMatrix.from_dense(sparse_weight(105, 35), (16, 4), torch.int8, gates=3)
+    x, bias, gates_x = torch.randn(9, 35), torch.randn(105), torch.randn(9, 105)
+    launch, arguments = {
+        "matmul": (triton_backend.launch_matmul, (W, x, bias, torch.empty(9, 105))),
+        "gru_step": (triton_backend.launch_gru_step, (W, gates_x, x, bias, torch.empty(9, 35))),
+    }[kind]
+    # The first launch checks the matrix.
+    launch(*arguments)
+    with Operations() as operations:
+        launch(*arguments)
+    assert operations.names == []
+    [(name, grid, first), (_, _, second)] = launches
+    # 3 panels per gate, and two tiles of the batch; of a GRU a program owns all three gates.
+    assert (name, grid) == (kind, (2 * 9,) if kind == "matmul" else (2 * 3,))
+    assert first.keys() == second.keys()
+    assert all(first[key] is second[key] for key in first)
+
+
+def test_a_sequence_allocates_its_result_only(launches):
+    W = BlockSparseMatrix.from_dense(sparse_weight(48, 16), (16, 1), gates=3)
+    gates_x, h = torch.randn(4, 1, 48), torch.randn(1, 16)
+    triton_backend.gru_sequence(W, gates_x, h)
+    launches.clear()
+    with Operations() as operations:
+        states = triton_backend.gru_sequence(W, gates_x, h)
+    assert operations.names == ["aten.empty.memory_format", *2 * ["aten.unbind.int"]]
+    before = [h, *states[:-1]]
+    assert [launch["h"].data_ptr() for _, _, launch in launches] == [b.data_ptr() for b in before]
+    assert [launch["out"].data_ptr() for _, _, launch in launches] == [s.data_ptr() for s in states]
+
+
+def test_without_triton(monkeypatch):
+    monkeypatch.setattr(triton_backend, "_is_installed", lambda: False)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    W = BlockSparseMatrix.from_dense(torch.ones(48, 16), (16, 1), gates=3)
+    x = torch.ones(1, 16)
+    assert "triton" not in available_backends()
+    assert explain(W, x)["triton"] == [
+        "needs triton, which is not installed",
+        "runs on GPUs that torch calls cuda, not on cpu",
+    ]
+    for call in (
+        lambda: matmul(W, x, backend="triton"),
+        lambda: gru_sequence(W, torch.ones(1, 1, 48), x, backend="triton"),
+    ):
+        with pytest.raises(ValueError, match="triton needs triton, which is not installed, runs"):
+            call()
+
+
+def test_an_old_triton(monkeypatch):
+    monkeypatch.setattr(triton_backend, "_is_installed", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for version, reasons in (("3.10.1", []), ("3.6.0", ["needs triton 3.7 or newer, not 3.6.0"])):
+        kernels = SimpleNamespace(VERSION=version, INTERPRETED=False)
+        monkeypatch.setattr(triton_backend, "_kernels", lambda kernels=kernels: kernels)
+        triton_backend._version_reasons.cache_clear()
+        assert triton_backend.unavailable_reasons() == reasons
+    triton_backend._version_reasons.cache_clear()
+
+
+def test_every_reason_why_a_call_cannot_run(monkeypatch):
+    monkeypatch.setattr(triton_backend, "_is_installed", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    W = BlockSparseMatrix.from_dense(torch.ones(4, 4), (4, 4))
+    reasons = triton_backend.not_supported_reasons(W, torch.ones(1, 4))
+    assert reasons == [
+        "needs a GPU, and torch finds none",
+        "runs on GPUs that torch calls cuda, not on cpu",
+        "has kernels for blocks of 16 x 1, 16 x 4, 8 x 8, 16 x 16, 32 x 32, not 4 x 4",
+    ]
+
+
+def test_importing_the_package_does_not_import_triton(root):
+    code = "import sys, fairseq_rnnprune.layers; assert 'triton' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
