@@ -57,6 +57,7 @@ def main() -> None:
     options.add_argument("--work", type=Path, help="folder of data and model (default: temporary)")
     options.add_argument("--out", type=Path, default=RESULTS / "generate")
     arguments = options.parse_args()
+    rows, columns = arguments.block
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         data = prepare_data(arguments, work)
@@ -68,15 +69,16 @@ def main() -> None:
             figures = compare(arguments, command)
             path = save_result(
                 arguments.out,
-                f"generate-h{arguments.hidden}-beam{beam}",
+                f"generate-h{arguments.hidden}-{rows}x{columns}-beam{beam}",
                 arguments.seed,
                 f"python benchmarks/generate.py --hidden {arguments.hidden} "
                 f"--embedding {arguments.embedding} --vocabulary {arguments.vocabulary} "
-                f"--sparsity {arguments.sparsity:g} --block {' '.join(map(str, arguments.block))} "
+                f"--sparsity {arguments.sparsity:g} --block {rows} {columns} "
                 f"--beam {beam} --prompts {arguments.prompts} --length {arguments.length} "
                 f"--rounds {arguments.rounds} --seed {arguments.seed}",
                 figures,
                 beam=beam,
+                block_shape=arguments.block,
             )
             print(f"written to {path}", flush=True)
 

@@ -75,11 +75,16 @@ def jobs() -> Iterator[Job]:
         yield kernels("gru", "gru", hidden, [0.9], [1], "--seconds 10")
     yield kernels("gru_sparsity", "gru", 2560, SPARSITIES, [1], "--seconds 8")
     yield kernels("matmul", "matmul", 2560, [0.9], [1], "--seconds 10")
-    yield Job("step", "step.py", "--hidden 512", ("step-h512-i1-p90",))
+    for width in (1, 512):
+        options = f"--hidden 512 --input {width}"
+        yield Job("step", "step.py", options, (f"step-h512-i{width}-p90",))
     for hidden in (512, 1504, 2560):
         yield Job("break_even", "break_even.py", f"--hidden {hidden}", (f"break-even-h{hidden}",))
-    for beam in (1, 5):
-        yield Job("generate", "generate.py", f"--beam {beam}", (f"generate-h2560-beam{beam}",))
+    # The fast int8 kernel is for blocks of 16 x 4.
+    for rows, columns, beam in ((16, 1, 1), (16, 1, 5), (16, 4, 1)):
+        options = f"--block {rows} {columns} --beam {beam}"
+        name = f"generate-h2560-{rows}x{columns}-beam{beam}"
+        yield Job("generate", "generate.py", options, (name,))
     for hidden in (384, 512, 656, 1760, 2560):
         yield Job("threads", "threads.py", f"--hidden {hidden}", (f"threads-h{hidden}",))
     for hidden in SIZES:
