@@ -1,10 +1,8 @@
 """benchmarks/kernels.py runs, refuses to time wrong results, and says what it measured."""
 
-import json
-import sys
-
 import pytest
 import torch
+from benchmark_runs import QUICK, run, scripts
 
 from fairseq_rnnprune.sparse import cpu
 
@@ -14,30 +12,14 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def load(root, monkeypatch):
-    """A function that imports a script of benchmarks/ by name, for this test only."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    threads, before = torch.get_num_threads(), set(sys.modules)
-    yield __import__
-    torch.set_num_threads(threads)
-    for name in set(sys.modules) - before:
-        if str(root / "benchmarks") in str(getattr(sys.modules[name], "__file__", None)):
-            del sys.modules[name]
-
-
-def run(load, monkeypatch, folder, script, *options):
-    """The results, by name, of a script run with small sizes."""
-    quick = "--rounds 3 --seconds 0 --turn 0.0001".split()
-    monkeypatch.setattr(sys, "argv", [script, *options, *quick, "--out", str(folder)])
-    load(script).main()
-    results = [json.loads(path.read_text()) for path in folder.iterdir()]
-    return {result["name"]: result for result in results}
+def load(monkeypatch):
+    yield from scripts(monkeypatch)
 
 
 @pytest.mark.parametrize("operation", ["gru", "matmul"])
 def test_every_candidate_is_timed(load, monkeypatch, tmp_path, operation):
     options = [operation, *"--hidden 48 --steps 3 --batch 1 10 --sparsity 0.5 0.9".split()]
-    results = run(load, monkeypatch, tmp_path, "kernels", *options)
+    results = run(load, monkeypatch, tmp_path, "kernels", *options, *QUICK)
     assert set(results) == {f"{operation}-h48-p{p}-b{b}-t1" for p in (50, 90) for b in (1, 10)}
     subjects = load("subjects")
     for result in results.values():
@@ -55,10 +37,12 @@ def test_every_candidate_is_timed(load, monkeypatch, tmp_path, operation):
 
 def test_the_command_of_a_result_measures_it_alone(load, monkeypatch, tmp_path):
     options = "gru --hidden 32 --steps 2 --batch 3 5".split()
-    result = run(load, monkeypatch, tmp_path / "both", "kernels", *options)["gru-h32-p90-b5-t1"]
+    result = run(load, monkeypatch, tmp_path / "both", "kernels", *options, *QUICK)[
+        "gru-h32-p90-b5-t1"
+    ]
     command = result["command"].split()
     assert command[:2] == ["python", "benchmarks/kernels.py"]
-    again = run(load, monkeypatch, tmp_path / "alone", "kernels", *command[2:])
+    again = run(load, monkeypatch, tmp_path / "alone", "kernels", *command[2:], *QUICK)
     assert set(again) == {result["name"]}
 
 
