@@ -16,18 +16,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from harness import RESULTS, measure, parity, parser, summary
+from harness import RESULTS, block_mask, measure, parity, parser, summary
 from subjects import DENSE, DISTINCT, PACKED, Format, Subject, dense_products, packed_product
 from torch import Tensor
 
 from fairseq_rnnprune.experiment import save_result
+from fairseq_rnnprune.layers.packing import reason_to_stay_dense
 
 NAMES = ("csr-int32", "fp32-16x1", "fp32-4x4", "bf16-16x1", "int8-16x4")
 FORMATS = [form for form in PACKED if form.name in NAMES]
 SPARSITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+# With the key that a summary has its ratio under.
 RIVALS = {"fp32": "speedup", "best": "over_best"}
-# The keys of a row that are kept: name in the file, name in a summary.
+# Of one format at one size, sparsity and batch.
 Ratios = Mapping[str, float]
 
 
@@ -59,32 +61,52 @@ def main() -> None:
 
 
 def break_even(arguments: argparse.Namespace, hidden: int) -> dict[str, dict[str, Any]]:
-    """By format, both limits against both rivals, and every ratio measured on the way."""
+    """The limits of every format, and every ratio measured on the way."""
     x = torch.randn(DISTINCT, hidden)
     weight = torch.randn(3 * hidden, hidden) / hidden**0.5
     dense = list(dense_products(weight, x))
-    at = {form.name: packed_product(weight, form, arguments.at_sparsity, x) for form in FORMATS}
-    by_batch = over_batches(arguments, dense, list(at.values()), x)
+    packed = [packed_product(weight, form, arguments.at_sparsity, x) for form in FORMATS]
+    by_batch = over_batches(arguments, dense, packed, x)
     figures = {}
     for form in FORMATS:
-        by_sparsity: dict[float, Ratios] = {}
-
-        def wins(sparsity: float, ratio: str, form: Format = form, known=by_sparsity) -> bool:
-            if sparsity not in known:
-                subject = packed_product(weight, form, sparsity, x)
-                known[sparsity] = ratios(arguments, [*dense, subject], x, 1)[form.name]
-            return known[sparsity][ratio] > 1
-
-        row: dict[str, Any] = {}
+        row = sparsity_limits(arguments, dense, weight, form, x)
         for rival, ratio in RIVALS.items():
-            found = first_winner(arguments.sparsity, lambda s, r=ratio: wins(s, r))
-            row[f"sparsity_{rival}"] = "none" if found is None else f"{100 * found:.0f} %"
-            losing = [b for b, row_of in by_batch.items() if row_of[form.name][ratio] <= 1]
+            losing = [b for b, of in by_batch.items() if of[form.name][ratio] <= 1]
             row[f"batch_{rival}"] = str(losing[0]) if losing else f"> {max(by_batch)}"
-        row["sparsities"] = {f"{s:g}": known for s, known in sorted(by_sparsity.items())}
-        row["batches"] = {str(b): row_of[form.name] for b, row_of in by_batch.items()}
+        row["batches"] = {str(batch): of[form.name] for batch, of in by_batch.items()}
         figures[form.name] = row
     return figures
+
+
+def sparsity_limits(
+    arguments: argparse.Namespace, dense: list[Subject], weight: Tensor, form: Format, x: Tensor
+) -> dict[str, Any]:
+    """The sparsity from which a format wins, and that from which `auto` packs such a mask."""
+    known: dict[float, Ratios] = {}
+
+    def wins(sparsity: float, ratio: str) -> bool:
+        if sparsity not in known:
+            subject = packed_product(weight, form, sparsity, x)
+            known[sparsity] = ratios(arguments, [*dense, subject], x, 1)[form.name]
+        return known[sparsity][ratio] > 1
+
+    def auto_packs(sparsity: float) -> bool:
+        masked = weight * block_mask(weight.shape, form.block_shape, sparsity)
+        return reason_to_stay_dense([masked], gates=3) is None
+
+    row: dict[str, Any] = {}
+    for rival, ratio in RIVALS.items():
+        found = first_winner(arguments.sparsity, lambda s, r=ratio: wins(s, r))
+        row[f"sparsity_{rival}"] = percent(found)
+    # What auto packs is fp32.
+    if form.dtype == torch.float32:
+        row["sparsity_auto"] = percent(first_winner(arguments.sparsity, auto_packs))
+    row["sparsities"] = {f"{sparsity:g}": known[sparsity] for sparsity in sorted(known)}
+    return row
+
+
+def percent(sparsity: float | None) -> str:
+    return "none" if sparsity is None else f"{100 * sparsity:.0f} %"
 
 
 def first_winner(candidates: Sequence[float], wins: Callable[[float], bool]) -> float | None:

@@ -96,11 +96,13 @@ def readers(nbytes: int) -> list[Candidate]:
     # A matrix-vector product reads the matrix, and a vector that stays in the first cache.
     wide = ones[: len(ones) // 256 * 256].view(-1, 256)
     vector = torch.ones(256)
+    array = ones.numpy()
     count = torch.tensor([float(len(ones))]).double()
     limit = 1e-5
     return [
         Candidate(READ + "sum", lambda: ones.sum()[None], count, limit),
         Candidate(READ + "dot", lambda: ones.dot(ones)[None], count, limit),
+        Candidate(READ + "numpy-dot", lambda: torch.tensor([array @ array]), count, limit),
         Candidate(READ + "max", lambda: ones.amax(0, keepdim=True), count / count, limit),
         Candidate(READ + "mv", lambda: wide.mv(vector), wide.double().sum(1), limit),
     ]
