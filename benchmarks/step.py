@@ -79,7 +79,7 @@ def pairs(hidden: int, sparsity: float, x: Tensor) -> list[Candidate]:
     for form in FORMATS:
         pruned = copy.deepcopy(dense)
         pruned.weight_hh_l0 *= block_mask((3 * hidden, hidden), form.block_shape, sparsity)
-        found += pair(form.name, sparse_gru(pruned, form), pruned, x, LIMITS[form.dtype])
+        found += pair(form.name, sparse_gru(pruned, form), pruned, x, form.limit(sparsity))
     return found
 
 

@@ -81,8 +81,8 @@ def jobs() -> Iterator[Job]:
     for hidden in (512, 1504, 2560):
         yield Job("break_even", "break_even.py", f"--hidden {hidden}", (f"break-even-h{hidden}",))
     # The fast int8 kernel is for blocks of 16 x 4.
-    for rows, columns, beam in ((16, 1, 1), (16, 1, 5), (16, 4, 1)):
-        options = f"--block {rows} {columns} --beam {beam}"
+    for rows, columns, beam, prompts in ((16, 1, 1, 60), (16, 1, 5, 30), (16, 4, 1, 60)):
+        options = f"--block {rows} {columns} --beam {beam} --prompts {prompts}"
         name = f"generate-h2560-{rows}x{columns}-beam{beam}"
         yield Job("generate", "generate.py", options, (name,))
     for hidden in (384, 512, 656, 1760, 2560):

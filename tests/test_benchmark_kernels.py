@@ -57,6 +57,21 @@ def test_wrong_results_are_not_timed(load):
             harness.parity(wrong)
 
 
+def test_a_wrong_kernel_leaves_no_result(load, monkeypatch, tmp_path):
+    wrong = lambda W, x, backend: torch.zeros(len(x), W.shape[0])  # noqa: E731
+    monkeypatch.setattr(load("subjects"), "matmul", wrong)
+    with pytest.raises(SystemExit, match="csr-int32: error .* beyond 1.0e-05"):
+        run(load, monkeypatch, tmp_path, "kernels", *"matmul --hidden 48".split(), *QUICK)
+    assert not list(tmp_path.iterdir())
+
+
+def test_int8_errors_add_up_over_columns(load):
+    limits = {form.name: form.limit for form in load("subjects").PACKED}
+    assert limits["fp32-16x1"](0.0) == limits["fp32-16x1"](0.9) == 1e-5
+    assert limits["int8-16x4"](0.95) == limits["int8-16x4"](0.9) == 0.15
+    assert limits["int8-16x4"](0.6) == pytest.approx(0.3)
+
+
 def test_turns_are_bounded_and_interleaved(load):
     harness = load("harness")
     order, ones = [], torch.ones(1)
