@@ -86,7 +86,7 @@ class SparseRecurrent(nn.Module):
         gates = GATES[cell]
 
         def pack(kind: str, suffix: str) -> SparseLinear:
-            weight = getattr(dense, f"weight_{kind}_{suffix}").detach()
+            weight = getattr(dense, f"weight_{kind}_{suffix}")
             shape = block_shape(weight, gates) if callable(block_shape) else block_shape
             apart = kind == "hh" and keeps_diagonal(weight, shape, gates)
             matrix = BlockSparseMatrix.from_dense(weight, shape, dtype, gates, apart)

@@ -1,0 +1,144 @@
+"""The other scripts of benchmarks/ run, and their figures belong together."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from benchmark_runs import BENCHMARKS, QUICK, run, scripts
+
+from fairseq_rnnprune.experiment import save_result
+from fairseq_rnnprune.sparse import cpu
+
+needs_kernels = pytest.mark.skipif(
+    bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
+)
+
+
+@pytest.fixture
+def load(monkeypatch):
+    yield from scripts(monkeypatch)
+
+
+@needs_kernels
+def test_step(load, monkeypatch, tmp_path):
+    options = "--hidden 32 --input 3 --steps 8".split()
+    results = run(load, monkeypatch, tmp_path, "step", *options, *QUICK)
+    figures = results["step-h32-i3-p90"]["figures"]
+    packed = {"fp32-16x1", "bf16-16x1", "int8-16x4"}
+    assert set(figures) == {"dense", "dense-cell", "dense-int8"} | packed
+    for row in figures.values():
+        assert row["overhead_us"] == pytest.approx(row["us"] - row["kernel_us"])
+
+
+@needs_kernels
+def test_threads(load, monkeypatch, tmp_path):
+    options = "--hidden 32 --steps 3".split()
+    results = run(load, monkeypatch, tmp_path, "threads", *options, *QUICK)
+    row = results["threads-h32"]["figures"]["fp32-16x1"]
+    assert row["gain"] == pytest.approx(row["us"] / row["threads_us"])
+
+
+@needs_kernels
+def test_threads_are_set_before_a_turn(load):
+    harness = load("harness")
+    seen, ones = [], torch.ones(1)
+
+    def candidate(name, threads):
+        call = lambda: seen.append((name, torch.get_num_threads())) or ones  # noqa: E731
+        return harness.Candidate(name, call, ones.double(), 1e-6, threads=threads)
+
+    harness.measure([candidate("one", 1), candidate("two", 2)], rounds=3, seconds=0, turn=0)
+    assert set(seen) == {("one", 1), ("two", 2)}
+
+
+@needs_kernels
+def test_break_even(load, monkeypatch, tmp_path):
+    options = "--hidden 32 --batch 1 2 --sparsity 0 0.5 0.9".split()
+    results = run(load, monkeypatch, tmp_path, "break_even", *options, *QUICK)
+    figures = results["break-even-h32"]["figures"]
+    assert set(figures) == set(load("break_even").NAMES)
+    for row in figures.values():
+        assert row["sparsity_fp32"] in ("none", "0 %", "50 %", "90 %")
+        assert row["batch_best"] in ("1", "2", "> 2")
+        assert set(row["sparsities"]) <= {"0", "0.5", "0.9"}
+
+
+@pytest.mark.parametrize("least", [0.0, 0.3, 0.9, None])
+def test_the_first_winner_is_found_by_bisection(load, least):
+    asked = []
+
+    def wins(sparsity):
+        asked.append(sparsity)
+        return least is not None and sparsity >= least
+
+    grid = [0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 0.9]
+    assert load("break_even").first_winner(grid, wins) == least
+    assert len(asked) <= 3
+
+
+def test_done_is_what_the_same_code_measured(load, tmp_path):
+    suite = load("suite")
+    job = suite.Job("step", "step.py", "", ("a", "b"))
+    head = save_result(tmp_path / "step", "a", 1, "", {})
+    commit = json.loads(head.read_text())["commit"]
+    assert not job.is_done(tmp_path)
+    for other, expected in ((commit, True), ("0" * 12, False), (f"{commit}+changes", False)):
+        if commit == "unknown" or "changes" in commit:
+            pytest.skip("needs a checkout whose code is committed")
+        path = save_result(tmp_path / "step", "b", 1, "", {})
+        path.write_text(path.read_text().replace(commit, other))
+        expected = expected and suite.same_code(commit, job.script)
+        assert job.is_done(tmp_path) == expected
+
+
+def test_every_result_of_the_suite_has_a_place_in_a_table(load):
+    found = {}
+    for job in load("suite").jobs():
+        found.setdefault(job.kind, []).extend(job.names)
+    for kind, names in found.items():
+        layout = json.loads((BENCHMARKS / "results" / kind / "table.json").read_text())
+        assert len(names) == len(set(names))
+        assert set(names) == set(layout["order"]), kind
+
+
+@needs_kernels
+def test_the_tables_find_their_columns(load, monkeypatch, tmp_path, root):
+    tables = {
+        "gru": ["kernels", *"gru --hidden 32 --steps 2".split(), *QUICK],
+        "matmul": ["kernels", *"matmul --hidden 32".split(), *QUICK],
+        "step": ["step", *"--hidden 32 --steps 4".split(), *QUICK],
+        "threads": ["threads", *"--hidden 32 --steps 2".split(), *QUICK],
+        "break_even": ["break_even", *"--hidden 32 --batch 1 --sparsity 0.9".split(), *QUICK],
+    }
+    tables["gru_sparsity"] = tables["gru"]
+    for kind, (script, *options) in tables.items():
+        layout = json.loads((BENCHMARKS / "results" / kind / "table.json").read_text())
+        [result] = run(load, monkeypatch, tmp_path / kind, script, *options).values()
+        for _, text in layout["columns"]:
+            assert text.format_map(result)
+
+
+def test_plot(load, monkeypatch, tmp_path):
+    plot = load("plot")
+    for kind, sparsity, batch in (("gru", 0.9, 1), ("gru", 0.9, 4), ("gru_sparsity", 0.5, 1)):
+        figures = {name: {"speedup": 1.0 + batch * sparsity} for name, *_ in plot.LINES}
+        more = {"hidden": 8, "sparsity": sparsity, "batch": batch}
+        save_result(tmp_path / kind, f"p{sparsity}-b{batch}", 1, "", figures, **more)
+    arguments = ["plot", "--results", str(tmp_path), "--out", str(tmp_path / "plots")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    plot.main()
+    for name in ("speedup_by_sparsity.png", "speedup_by_batch.png"):
+        image = (tmp_path / "plots" / name).read_bytes()
+        assert image.startswith(b"\x89PNG") and len(image) < 100_000
+    arguments[2] = str(tmp_path / "nothing")
+    with pytest.raises(SystemExit, match="too few to draw"):
+        plot.main()
+
+
+def test_the_suite_lists_its_commands(root):
+    script = [sys.executable, str(root / "benchmarks" / "suite.py"), "--list", "--only", "step"]
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "step.py --hidden 512" in done.stdout
