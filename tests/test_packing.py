@@ -7,6 +7,7 @@ import torch
 from sparse_samples import pruned
 
 from fairseq_rnnprune.layers import GRU, PACKED_CHOICES, Linear, choose_block_shape, packing
+from fairseq_rnnprune.sparse import explain
 
 
 @pytest.fixture(autouse=True)
@@ -48,11 +49,13 @@ def test_auto_packs_fp32_where_the_weights_are_sparse(any_size, log):
     linear.pack()
     assert gru.sparse.layers[0][0].recurrent.W.dtype == torch.float32
     assert linear.sparse.W.block_shape == (1, 1)
+    why = ", ".join(explain(linear.sparse.W, torch.ones(1, 6))["cpu"])
+    on_csr = f"in blocks of 1 x 1 on torch_csr (cpu {why})"
     assert log() == [
         "decoder.gru (packed=auto): packed, density 0.200, stored 0.200, "
-        "326 bytes (dense fp32 660), backend torch_csr",
+        f"326 bytes (dense fp32 660); 15 x 6 {on_csr}; 15 x 5 {on_csr}",
         "Linear (packed=auto): packed, density 0.200, stored 0.200, "
-        "60 bytes (dense fp32 120), backend torch_csr",
+        f"60 bytes (dense fp32 120); 5 x 6 {on_csr}",
     ]
 
 
@@ -81,7 +84,8 @@ def test_auto_stays_dense_without_a_fast_backend(any_size, monkeypatch, log):
     assert linear.sparse is None
     assert log() == ["Linear (packed=auto): stays dense, no fast backend runs on cpu"]
     linear.pack("fp32")
-    assert "backend reference" in log()[1]
+    assert "5 x 6 in blocks of 1 x 1 on reference (cpu " in log()[1]
+    assert "; torch_csr needs a torch built with MKL; triton " in log()[1]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from report_samples import checkpoint, two_reports
+from report_samples import checkpoint, model, two_reports
 
 from fairseq_rnnprune.report import grid, render, table
 from fairseq_rnnprune.sparse import BlockSparseMatrix
@@ -150,13 +151,36 @@ def test_table_of_two_checkpoints(capsys):
     ]
 
 
+def test_inference_says_how_each_layer_runs_and_why():
+    tensors = model()
+    tensors["gru.weight_hh_l0"], tensors["gru.weight_ih_l0"] = (
+        torch.zeros(1920, 640),
+        torch.zeros(1920, 64),
+    )
+    tensors["gru.weight_hh_l0"][::16] = 1.0
+    tensors["decoder.adaptive_softmax.head.word_proj.weight"] = torch.ones(4, 4)
+    report = table.report_checkpoint(checkpoint(tensors), label="c.pt")
+    assert report.inference["decoder.adaptive_softmax"] == "stays dense, it has no packed form"
+    assert "weights are too few, packing pays from" in report.inference["out"]
+    gru = report.inference["gru"]
+    assert gru.startswith("packed, density 0.05")
+    assert re.search("1920 x 640 in blocks of .* on (cpu|torch_csr)", gru)
+    notes = render.report_notes([report])
+    assert notes[2:4] == [
+        "c.pt: how its layers run on this machine (packed=auto):",
+        f"  gru: {gru}",
+    ]
+    [shown] = render.report_json([report])["checkpoints"]
+    assert shown["inference"] == report.inference
+
+
 def test_table_with_blocks_and_notes():
     report = table.report_checkpoint(checkpoint(), block_shapes={"input": (2, 2)}, label="c.pt")
     shown = render.report_grid([report])
     assert shown.header[3:] == ["sparsity", "blocks", "kept", "dense", "packed"]
     ih = next(r for r in shown.rows if r[0] == "gru.weight_ih_l0")
     assert ih[3:6] == ["20.83 %", "16.67 %", "19"]
-    origin, packing = render.report_notes([report])
+    origin, packing, *inference = render.report_notes([report])
     assert "run/c.pt, 93 updates" in origin and "input 2 x 2" in origin
     assert packing == "packed: float32 values in those blocks; dense where that is smaller"
 

@@ -2,6 +2,6 @@
 
 from .gru import GRU
 from .linear import Linear
-from .packing import PACKED_CHOICES, choose_block_shape
+from .packing import PACKED_CHOICES, choose_block_shape, explain_packing
 
-__all__ = ["GRU", "PACKED_CHOICES", "Linear", "choose_block_shape"]
+__all__ = ["GRU", "PACKED_CHOICES", "Linear", "choose_block_shape", "explain_packing"]

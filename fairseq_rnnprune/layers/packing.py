@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from fairseq_rnnprune.sparse import (
     BlockSparseMatrix,
     SparseLinear,
-    choose_backend,
     choose_block_shape,
+    explain,
     stored_values,
 )
 
@@ -116,16 +116,12 @@ class Packable(nn.Module):
 
     def _pack_as(self, choice: str) -> tuple[nn.Module | None, str]:
         """The packed copy, or None to stay dense, and a line that describes or explains it."""
-        if choice == "dense":
-            return None, "stays dense"
-        if choice == "auto" and (reason := reason_to_stay_dense(self._weights(), self._gates)):
-            return None, f"stays dense, {reason}"
+        if reason := _reason_before_packing(choice, self._weights(), self._gates):
+            return None, reason
         sparse = self._packed_copy(DTYPES[choice])
         matrices = [part.W for part in sparse.modules() if isinstance(part, SparseLinear)]
-        backends = {_backend_of(matrix) for matrix in matrices}
-        if choice == "auto" and "reference" in backends:
-            return None, f"stays dense, no fast backend runs on {matrices[0].device}"
-        return sparse, f"packed, {_summary(matrices)}, backend {', '.join(sorted(backends))}"
+        is_packed, outcome = _describe(matrices, choice)
+        return sparse if is_packed else None, outcome
 
     def make_generation_fast_(self, name: str = "", **kwargs: Any) -> None:
         """fairseq's hook, called when a loaded model is about to generate: packs the layer."""
@@ -142,9 +138,45 @@ class Packable(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
 
-def _backend_of(matrix: BlockSparseMatrix) -> str:
+def explain_packing(
+    weights: Sequence[Tensor], gates: int = 1, choice: str = "auto"
+) -> tuple[bool, str]:
+    """Whether a layer of these weights would be packed here, and what `pack` would log about it."""
+    if reason := _reason_before_packing(choice, weights, gates):
+        return False, reason
+    dtype = DTYPES[choice]
+    matrices = []
+    for weight in weights:
+        shape = choose_block_shape(weight, gates, dtype)
+        matrices.append(BlockSparseMatrix.from_dense(weight, shape, dtype, gates))
+    return _describe(matrices, choice)
+
+
+def _reason_before_packing(choice: str, weights: Sequence[Tensor], gates: int) -> str | None:
+    if choice == "dense":
+        return "stays dense"
+    reason = reason_to_stay_dense(weights, gates) if choice == "auto" else None
+    return f"stays dense, {reason}" if reason else None
+
+
+def _describe(matrices: Sequence[BlockSparseMatrix], choice: str) -> tuple[bool, str]:
+    found = [placement(matrix) for matrix in matrices]
+    if choice == "auto" and any(backend == "reference" for backend, _ in found):
+        return False, f"stays dense, no fast backend runs on {matrices[0].device}"
+    return True, "; ".join([f"packed, {_summary(matrices)}", *(text for _, text in found)])
+
+
+def placement(matrix: BlockSparseMatrix) -> tuple[str, str]:
+    """The backend that runs a matrix, and a text that names it and says why none before it does."""
     x = torch.zeros(1, matrix.shape[1], device=matrix.device)
-    return choose_backend(matrix, x).name
+    passed = []
+    for backend, reasons in explain(matrix, x).items():
+        if not reasons:
+            break
+        passed.append(f"{backend} {', '.join(reasons)}")
+    (rows, columns), (r, c) = matrix.shape, matrix.block_shape
+    why = f" ({'; '.join(passed)})" if passed else ""
+    return backend, f"{rows} x {columns} in blocks of {r} x {c} on {backend}{why}"
 
 
 def _summary(matrices: Sequence[BlockSparseMatrix]) -> str:

@@ -32,6 +32,9 @@ def report_notes(reports: list[CheckpointReport]) -> list[str]:
         notes.append(f"{report.label}: {report.path}{training}; blocks: {shapes}")
     dtype = str(PACKED_DTYPE).removeprefix("torch.")
     notes.append(f"packed: {dtype} values in those blocks; dense where that is smaller")
+    for report in reports:
+        notes.append(f"{report.label}: how its layers run on this machine (packed=auto):")
+        notes += [f"  {layer}: {text}" for layer, text in report.inference.items()]
     return notes
 
 
@@ -48,6 +51,7 @@ def report_json(reports: list[CheckpointReport]) -> dict[str, Any]:
                 "block_shape": {t: list(s) for t, s in report.block_shapes.items()},
                 "tensors": [_json_row(r) for r in report.tensors],
                 "totals": [_json_row(r) for r in report.totals],
+                "inference": report.inference,
             }
             for report in reports
         ],

@@ -21,6 +21,8 @@ from fairseq_rnnprune.pruning import (
 )
 from fairseq_rnnprune.sparse import BlockSparseMatrix
 
+from .inference import explain_inference
+
 BlockShape = tuple[int, int]
 
 # The orders in which torch.nn.GRU and torch.nn.LSTM stack their gates.
@@ -64,7 +66,10 @@ class Row:
 
 @dataclass(frozen=True)
 class CheckpointReport:
-    """Rows of one checkpoint: each tensor followed by its gates; then the totals."""
+    """Rows of one checkpoint: each tensor followed by its gates; then the totals.
+
+    `inference` says by layer how it would run on this machine, and why.
+    """
 
     path: Path
     label: str
@@ -73,6 +78,7 @@ class CheckpointReport:
     block_shapes: dict[str, BlockShape]
     tensors: list[Row]
     totals: list[Row]
+    inference: dict[str, str]
 
 
 def report_checkpoint(
@@ -112,7 +118,8 @@ def report_checkpoint(
     totals.append(_total("whole model", totals))
     used = {t: shapes[t] for t in TYPES if t in by_type}
     return CheckpointReport(
-        checkpoint.path, label, checkpoint.updates, checkpoint.epochs, used, tensors, totals
+        *(checkpoint.path, label, checkpoint.updates, checkpoint.epochs, used, tensors, totals),
+        inference=explain_inference(checkpoint.model, prunables),
     )
 
 

@@ -1,0 +1,33 @@
+"""How the layers of a checkpoint would run on this machine: packed or dense, where and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from fairseq_rnnprune.layers import explain_packing
+from fairseq_rnnprune.pruning import Prunable
+
+PACKED_TYPES = ("recurrent", "input", "linear")
+# fairseq's own module; it has no packed form.
+NEVER_PACKED = "adaptive_softmax"
+
+
+def explain_inference(model: Mapping[str, Tensor], prunables: Iterable[Prunable]) -> dict[str, str]:
+    """By layer with prunable weights, what it would log when packed with the option auto."""
+    layers: dict[str, list[Prunable]] = {}
+    for p in prunables:
+        if p.type in PACKED_TYPES:
+            layer = p.name.rpartition(".")[0]
+            if NEVER_PACKED in layer:
+                layer = layer[: layer.index(NEVER_PACKED) + len(NEVER_PACKED)]
+            layers.setdefault(layer, []).append(p)
+    found = {}
+    for layer, members in layers.items():
+        if layer.endswith(NEVER_PACKED):
+            found[layer] = "stays dense, it has no packed form"
+        else:
+            weights = [model[p.name].float() for p in members]
+            found[layer] = explain_packing(weights, members[0].gates)[1]
+    return found
