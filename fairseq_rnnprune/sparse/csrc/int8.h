@@ -32,7 +32,7 @@ struct IntegerBlock {
     typedef uint8_t Activation;
     static constexpr bool QUANTISES = true;
     static constexpr int ROWS = 16, COLUMNS = 4;
-    static constexpr int SUMS = 16 / LANES;
+    static constexpr int SPAN = 1, SUMS = 16 / LANES;
     static constexpr int MAX_TILE = SUM_REGISTERS / SUMS;
 
     template <int B> static INLINE void add(VI (&sum)[SUMS][B], const int8_t *w, const uint8_t *x) {
@@ -44,27 +44,25 @@ struct IntegerBlock {
         }
     }
 
-    // As FloatBlock::panel, with uint8 x and its scale for each of the batch.
+    // As FloatBlock::sums, with uint8 x and its scale for each of the batch.
     template <int B>
-    static INLINE void panel(const Matrix &m, int panel, const uint8_t *x, const float *x_scales,
-                             float *out) {
-        constexpr int U = SUMS * B >= 4 ? 1 : 4 / (SUMS * B);
-        int k = m.pointers[panel];
-        const int end = m.pointers[panel + 1];
-        const int8_t *w = (const int8_t *)m.values + (size_t)k * 64;
-        VI sum[U][SUMS][B] = {};
-        for (; k + U <= end; k += U)
+    static INLINE void sums(V (&sum)[SUMS][B], const Matrix &m, int panel, const uint8_t *x,
+                            const float *x_scales) {
+        constexpr int U = SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 3;
+        const int n = m.pointers[panel + 1] - m.pointers[panel];
+        const uint16_t *columns = m.columns + m.pointers[panel];
+        const int8_t *w = (const int8_t *)m.values + (size_t)m.pointers[panel] * 64;
+        VI exact[U][SUMS][B] = {};
+        int k = 0;
+        for (; k + U <= n; k += U)
             for (int u = 0; u < U; u++, w += 64)
-                add(sum[u], w, x + (size_t)m.columns[k + u] * (4 * B));
-        for (; k < end; k++, w += 64) add(sum[0], w, x + (size_t)m.columns[k] * (4 * B));
-
+                add(exact[u], w, x + (size_t)columns[k + u] * (4 * B));
+        for (; k < n; k++, w += 64) add(exact[0], w, x + (size_t)columns[k] * (4 * B));
         for (int s = 0; s < SUMS; s++) {
             const VI offset = load_int32(m.offsets + panel * 16 + s * LANES);
-            const V scale = load(m.scales + panel * 16 + s * LANES);
             for (int b = 0; b < B; b++) {
-                for (int u = 1; u < U; u++) sum[0][s][b] += sum[u][s][b];
-                const V exact = __builtin_convertvector(sum[0][s][b] - offset, V);
-                store(out + b * 16 + s * LANES, exact * scale * x_scales[b]);
+                for (int u = 1; u < U; u++) exact[0][s][b] += exact[u][s][b];
+                sum[s][b] = __builtin_convertvector(exact[0][s][b] - offset, V) * x_scales[b];
             }
         }
     }

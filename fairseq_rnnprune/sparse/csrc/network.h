@@ -5,7 +5,7 @@
 void run_layer(const Layer &layer, const Product &input, const Product &product, const float *x,
                const float *h, float *states, int steps, int batch, int threads) {
     const Matrix &m = *layer.recurrent;
-    const int many = batch < CHUNK ? CHUNK / batch : 1;
+    const int many = batch < 16 ? 16 / batch : 1;
     const size_t size = (size_t)batch * m.width;
     float *gates = (float *)scratch(4, (size_t)at_most(steps, many) * batch * m.rows * 4);
     if (!layer.is_large) threads = 1;

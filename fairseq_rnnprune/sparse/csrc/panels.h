@@ -83,8 +83,10 @@ template <class T, int R, int C> struct FloatBlock {
             }
     }
 
+    // sum: a panel times x [block columns, B, C]; of int8 values, without their scales.
     template <int B>
-    static INLINE void panel_sums(V (&sum)[SUMS][B], const Matrix &m, int panel, const float *x) {
+    static INLINE void sums(V (&sum)[SUMS][B], const Matrix &m, int panel, const float *x,
+                            const float *) {
         const int k = m.pointers[panel], n = m.pointers[panel + 1] - k;
         const T *w = (const T *)m.values + (size_t)k * (R * C);
 #if LANES == 16
@@ -94,20 +96,6 @@ template <class T, int R, int C> struct FloatBlock {
         }
 #endif
         add_blocks<B>(sum, w, m.columns + k, n, x);
-    }
-
-    // out [B, R]: a panel times x [block columns, B, C].
-    template <int B>
-    static INLINE void panel(const Matrix &m, int panel, const float *x, const float *,
-                             float *out) {
-        V sum[SUMS][B];
-        panel_sums<B>(sum, m, panel, x);
-        for (int b = 0; b < B; b++)
-            for (int s = 0; s < SUMS; s++)
-                store_sums<SPAN>(out + b * R + s * (LANES / SPAN), sum[s][b]);
-        if (sizeof(T) == 1)
-            for (int b = 0; b < B; b++)
-                for (int r = 0; r < R; r++) out[b * R + r] *= m.scales[panel * R + r];
     }
 };
 
@@ -125,12 +113,24 @@ static INLINE void add_bias(const float *sums, const float *bias, int count, flo
     else *(Rows *)y = *(const Rows *)sums;
 }
 
+// y [B, rows] = sum * scales + bias, each of which may be null, where a lane is a row.
+template <int SUMS, int B>
+static INLINE void store_rows(const V (&sum)[SUMS][B], const float *scales, const float *bias,
+                              float *y, size_t rows) {
+    for (int s = 0; s < SUMS; s++) {
+        const V factor = scales ? load(scales + s * LANES) : broadcast(1.0f);
+        const V more = bias ? load(bias + s * LANES) : V{};
+        for (int b = 0; b < B; b++) store(y + b * rows + s * LANES, sum[s][b] * factor + more);
+    }
+}
+
 template <class Block, int B>
 static void rows_in_tiles(const Matrix &m, int first, int last, const Activations &x,
                           const float *__restrict bias, float *__restrict y) {
-    constexpr int R = Block::ROWS;
+    constexpr int R = Block::ROWS, SPAN = Block::SPAN, SUMS = Block::SUMS;
     const int height = m.gate_rows(), panels = m.gate_panels();
     const size_t tile_size = (size_t)m.block_width() * B * Block::COLUMNS;
+    const auto activations = (const typename Block::Activation *)x.data;
     for (int g = 0; g < m.gates; g++) {
         int p = first;
 #if LANES == 16
@@ -139,25 +139,36 @@ static void rows_in_tiles(const Matrix &m, int first, int last, const Activation
             for (; p + 4 <= last && (p + 4) * R <= height; p += 4) {
                 V sum[4][1][1];
                 for (int i = 0; i < 4; i++)
-                    Block::template panel_sums<1>(sum[i], m, g * panels + p + i,
-                                                  (const float *)x.data);
-                alignas(64) float out[16];
-                store(out, sums_of_4(sum[0][0][0], sum[1][0][0], sum[2][0][0], sum[3][0][0]));
+                    Block::template sums<1>(sum[i], m, g * panels + p + i, activations, nullptr);
+                sum[0][0][0] =
+                    sums_of_4(sum[0][0][0], sum[1][0][0], sum[2][0][0], sum[3][0][0]);
                 const int row = g * height + p * R;
-                add_bias<16>(out, bias ? bias + row : nullptr, 16, y + row);
+                store_rows(sum[0], nullptr, bias ? bias + row : nullptr, y + row, m.rows);
             }
 #endif
         for (; p < last; p++) {
             const int row = g * height + p * R;
             const int count = height - p * R < R ? height - p * R : R;
-            auto data = (const typename Block::Activation *)x.data;
+            const float *scales = m.scales ? m.scales + (size_t)(g * panels + p) * R : nullptr;
+            const float *more = bias ? bias + row : nullptr;
+            auto data = activations;
             for (int start = 0; start < x.batch; start += B, data += tile_size) {
-                alignas(64) float out[B * R];
-                const float *scales = Block::QUANTISES ? x.scales + start : nullptr;
-                Block::template panel<B>(m, g * panels + p, data, scales, out);
-                for (int b = 0; b < B && start + b < x.batch; b++)
-                    add_bias<R>(out + b * R, bias ? bias + row : nullptr, count,
-                                y + (size_t)(start + b) * m.rows + row);
+                float *to = y + (size_t)start * m.rows + row;
+                V sum[SUMS][B];
+                Block::template sums<B>(sum, m, g * panels + p, data,
+                                        Block::QUANTISES ? x.scales + start : nullptr);
+                if (SPAN == 1 && count == R && start + B <= x.batch) {
+                    store_rows(sum, scales, more, to, m.rows);
+                    continue;
+                }
+                for (int b = 0; b < B && start + b < x.batch; b++) {
+                    alignas(64) float out[R];
+                    for (int s = 0; s < SUMS; s++)
+                        store_sums<SPAN>(out + s * (LANES / SPAN), sum[s][b]);
+                    if (scales)
+                        for (int r = 0; r < R; r++) out[r] *= scales[r];
+                    add_bias<R>(out, more, count, to + (size_t)b * m.rows);
+                }
             }
         }
     }
