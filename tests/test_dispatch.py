@@ -60,7 +60,7 @@ def test_default_for_panels_is_native(with_kernels, no_gpu):
     assert choose_backend(W, x).name == "cpu"
     matmul(W, x)
     gru_sequence(W, torch.ones(1, 1, 48), x)
-    assert list(W.cache) == ["cpu"]
+    assert {"cpu", "torch_csr", "triton"} & set(W.cache) == {"cpu"}
 
 
 def test_default_without_kernels_is_csr(no_kernels, no_gpu):

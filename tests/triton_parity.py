@@ -94,7 +94,7 @@ def test_matmul(block_shape, dtype):
         y = assert_product(W, x, bias)
         exact = torch.nn.functional.linear(x.double().cpu(), weight.double(), bias.double().cpu())
         assert_close(y.cpu(), exact, dtype)
-    assert list(W.cache) == ["triton"]
+    assert {"cpu", "torch_csr", "triton"} & set(W.cache) == {"triton"}
 
 
 @each_block_shape

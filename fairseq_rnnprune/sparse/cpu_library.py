@@ -82,10 +82,15 @@ def prepare(W: BlockSparseMatrix) -> Prepared:
 
 def call(function: str, *arguments: Any) -> None:
     """Calls rnnprune_<function>; MemoryError if it finds no memory."""
-    status = getattr(load(), f"rnnprune_{function}")(*arguments)
+    status = _function(function)(*arguments)
     if status == _OUT_OF_MEMORY:
         raise MemoryError(f"{function}: expected memory for the activations, got none")
     assert status == 0, f"{function}: status {status} of the kernels"
+
+
+@cache
+def _function(name: str) -> Any:
+    return getattr(load(), f"rnnprune_{name}")
 
 
 def address(array: Tensor | None) -> int | None:

@@ -101,6 +101,14 @@ def choose_backend(W: BlockSparseMatrix, x: Tensor, backend: str | None = None) 
     return named[backend]
 
 
+def _backend_for(W: BlockSparseMatrix, x: Tensor, backend: str | None) -> Backend:
+    """As `choose_backend`, for x on the device of W; kept, as reasons take longer than products."""
+    key = f"backend {backend}"
+    if key not in W.cache:
+        W.cache[key] = choose_backend(W, x, backend)
+    return W.cache[key]
+
+
 def matmul(
     W: BlockSparseMatrix, x: Tensor, bias: Tensor | None = None, backend: str | None = None
 ) -> Tensor:
@@ -114,7 +122,7 @@ def matmul(
     _check_matrix("matmul", W)
     x = _check_activations("matmul", "x", x, ("B", W.shape[1]), W)
     bias = _check_bias("matmul", bias, W)
-    return choose_backend(W, x, backend).matmul(W, x, bias)
+    return _backend_for(W, x, backend).matmul(W, x, bias)
 
 
 def gru_sequence(
@@ -130,7 +138,7 @@ def gru_sequence(
     the first state, bias [3H] the recurrent bias; T is at least 1. Dtypes and errors: see `matmul`.
     """
     gates_x, h, bias = _check_sequence("gru_sequence", 3, W, gates_x, h, bias)
-    return choose_backend(W, h, backend).gru_sequence(W, gates_x, h, bias)
+    return _backend_for(W, h, backend).gru_sequence(W, gates_x, h, bias)
 
 
 def rnn_sequence(
@@ -153,7 +161,7 @@ def rnn_sequence(
             f"got {nonlinearity!r} and {ceiling}"
         )
     gates_x, h, bias = _check_sequence("rnn_sequence", 1, W, gates_x, h, bias)
-    chosen = choose_backend(W, h, backend)
+    chosen = _backend_for(W, h, backend)
     return chosen.rnn_sequence(W, gates_x, h, bias, nonlinearity, ceiling)
 
 
@@ -189,6 +197,8 @@ def _check_activations(
     function: str, name: str, x: Tensor, shape: tuple[int | str, ...], W: BlockSparseMatrix
 ) -> Tensor:
     """The tensor as float32; a letter in `shape` stands for any size."""
+    if _is_plain(x, shape, W):
+        return x
     if not isinstance(x, Tensor):
         raise TypeError(f"{function}: expected {name} to be a tensor, got {type(x).__name__}")
     if x.dtype not in WEIGHT_DTYPES:
@@ -212,3 +222,17 @@ def _check_activations(
             "for inference, use torch.no_grad()"
         )
     return x.float()
+
+
+def _is_plain(x: Tensor, shape: tuple[int | str, ...], W: BlockSparseMatrix) -> bool:
+    """Whether nothing is wrong with x and nothing to convert: the quick answer to most calls."""
+    return (
+        isinstance(x, Tensor)
+        and x.dtype is torch.float32
+        and not x.requires_grad
+        and x.dim() == len(shape)
+        # Whatever a letter stands for comes before the sizes.
+        and x.shape[-1] == shape[-1]
+        and (len(shape) < 3 or x.shape[1] == shape[1])
+        and x.device == W.values.device
+    )
