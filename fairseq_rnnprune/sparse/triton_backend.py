@@ -43,7 +43,7 @@ CONFIGS: dict[BlockShape, Config] = {
     (16, 4): Config(blocks=8, warps=4),
     (8, 8): Config(blocks=8, warps=4),
     (16, 16): Config(blocks=2, warps=4),
-    (32, 32): Config(blocks=1, warps=8),
+    (32, 32): Config(blocks=1, warps=4),
 }
 # Rows of activations that a program multiplies with every value it reads: one, or up to 8.
 BATCH_TILES = (1, 8)
