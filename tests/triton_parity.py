@@ -170,7 +170,7 @@ def test_saturated_gates_are_exact():
     H = 19
     W = packed(torch.zeros(3 * H, H), (16, 1), gates=3)
     h, gates_x = random(1, H), torch.zeros(2, 1, 3 * H, device=DEVICE)
-    gates_x[:, :, : 2 * H] = 1e4
+    gates_x[:, :, : 2 * H], gates_x[:, :, 2 * H :] = 1e4, 0.3
     assert torch.equal(gru_sequence(W, gates_x, h, backend="triton")[1], h)
     gates_x[:, :, H:] = -1e4
     assert torch.equal(gru_sequence(W, gates_x, h, backend="triton")[1], -torch.ones_like(h))
