@@ -255,7 +255,7 @@ def why_not_here():
     if not find_spec("triton"):
         return "triton is not installed"
     if not (torch.version.cuda or torch.version.hip):
-        return f"torch {torch.__version__} was built without one's libraries"
+        return f"torch {torch.__version__} was built for CPUs only"
     return None if torch.cuda.is_available() else f"torch {torch.__version__} finds none"
 
 

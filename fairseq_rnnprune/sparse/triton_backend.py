@@ -37,7 +37,8 @@ class Config:
         return {"num_warps": self.warps, "enable_fp_fusion": True}
 
 
-# benchmarks/triton_resources.py compiles every entry; with these nothing spills.
+# benchmarks/triton_resources.py compiles every entry; with these nothing spills. GRU steps with
+# float32 values did, 8 bytes on sm_80: 16 x 1 with 4 warps, 32 x 32 with 8.
 CONFIGS: dict[BlockShape, Config] = {
     (16, 1): Config(blocks=32, warps=8),
     (16, 4): Config(blocks=8, warps=4),
