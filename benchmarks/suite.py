@@ -75,11 +75,14 @@ def jobs() -> Iterator[Job]:
         yield kernels("gru", "gru", hidden, [0.9], [1], "--seconds 10")
     yield kernels("gru_sparsity", "gru", 2560, SPARSITIES, [1], "--seconds 8")
     yield kernels("matmul", "matmul", 2560, [0.9], [1], "--seconds 10")
-    for width in (1, 512):
-        options = f"--hidden 512 --input {width}"
-        yield Job("step", "step.py", options, (f"step-h512-i{width}-p90",))
+    yield Job("step", "step.py", "--hidden 512 --input 1", ("step-h512-i1-p90",))
     for hidden in (512, 1504, 2560):
         yield Job("break_even", "break_even.py", f"--hidden {hidden}", (f"break-even-h{hidden}",))
+    masks = (("1x1", 80), ("1x1", 90), ("1x1", 95), ("4x4", 50), ("4x4", 90))
+    layers = [f"gru-h{h}" for h in (64, 128, 256, 384, 768, 1504)]
+    layers += [f"linear-{m}" for m in ("256x128", "512x256", "1024x256", "10000x512")]
+    names = tuple(f"{layer}-{mask}-p{p}" for layer in layers for mask, p in masks)
+    yield Job("auto", "auto.py", "", names)
     # The fast int8 kernel is for blocks of 16 x 4.
     for rows, columns, beam, prompts in ((16, 1, 1, 60), (16, 1, 5, 30), (16, 4, 1, 60)):
         options = f"--block {rows} {columns} --beam {beam} --prompts {prompts}"

@@ -77,7 +77,13 @@ def test_unstructured_masks_on_a_gpu_get_the_shape_that_stores_least(on_gpu, mon
 
 
 def test_unstructured_masks_stay_single_elements():
-    assert choose_block_shape(in_blocks((384, 128), (1, 1)), 3) == (1, 1)
+    assert choose_block_shape(in_blocks((384, 128), (1, 1))) == (1, 1)
+    assert choose_block_shape(in_blocks((4608, 1536), (1, 1)), 3) == (1, 1)
+
+
+@with_kernels
+def test_small_recurrent_layers_run_as_one_call_whatever_they_store():
+    assert choose_block_shape(in_blocks((384, 128), (1, 1)), 3) in cpu.BLOCK_SHAPES
 
 
 def test_what_the_kernels_cannot_run_stays_single_elements(monkeypatch):
@@ -99,11 +105,26 @@ def test_stored_values_are_those_that_packing_stores(block_shape, gates):
 
 
 @with_kernels
-@pytest.mark.parametrize(("density", "packs"), [(0.3, True), (0.5, False)])
+@pytest.mark.parametrize(("density", "packs"), [(0.5, True), (0.6, False)])
 def test_auto_looks_at_what_the_kernels_store(density, packs):
-    reason = packing.reason_to_stay_dense([in_blocks((768, 512), (8, 8), density)], 3)
+    # A little below, since blocks are random.
+    weight = in_blocks((768, 512), (8, 8), density - 0.03)
+    reason = packing.reason_to_stay_dense([weight])
     assert reason is None if packs else "stored density 0.5" in reason
-    assert "packing pays from 262,144" in packing.reason_to_stay_dense([torch.zeros(96, 64)])
+    small = in_blocks((96, 64), (8, 8))
+    assert "packing pays from 131,072" in packing.reason_to_stay_dense([small])
+
+
+@with_kernels
+def test_auto_packs_recurrent_layers_of_every_size_that_were_pruned():
+    for block_shape in ((1, 1), (4, 4)):
+        assert packing.reason_to_stay_dense([in_blocks((96, 32), block_shape, 0.5)], 3) is None
+    # Pruned in the recurrent weights only.
+    assert (
+        packing.reason_to_stay_dense([torch.ones(96, 32), in_blocks((96, 32), (4, 4))], 3) is None
+    )
+    reason = packing.reason_to_stay_dense([torch.ones(96, 32)], 3)
+    assert reason == "density 1.000 is too high, packing pays up to 0.6"
 
 
 def test_auto_says_that_its_rule_for_gpus_was_not_measured(on_gpu):
@@ -130,7 +151,7 @@ def test_layers_run_on_the_native_kernels(packed, caplog):
     assert {gru.sparse.layers[0][0].recurrent.W.block_shape, linear.sparse.W.block_shape} == {
         (16, 4)
     }
-    assert ["backend cpu" in record.getMessage() for record in caplog.records] == [True, True]
+    assert [" on cpu" in record.getMessage() for record in caplog.records] == [True, True]
     x = torch.randn(3, 2, 320)
     with torch.no_grad():
         packed_out, dense_out = gru(x)[0], super(GRU, gru).forward(x)[0]

@@ -76,3 +76,18 @@ def test_no_batch_and_no_gradient():
         sparse(torch.zeros(3, 1, INPUT, requires_grad=True))
     with pytest.raises(ValueError, match="no gradient"):
         sparse(torch.zeros(3, 1, INPUT), torch.zeros(2, 1, H, requires_grad=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_states_of_another_dtype_are_converted(dtype):
+    gru = pruned(nn.GRU(INPUT, H), 3)
+    sparse = SparseGRU.from_dense(gru, (4, 4))
+    x, h_0 = inputs(gru, 3, 2)
+    expected = sparse(x, h_0.to(dtype).float())
+    for actual, wanted in zip(sparse(x, h_0.to(dtype)), expected, strict=True):
+        assert_close(actual, wanted.double())
+    with pytest.raises(ValueError, match="expected h in float32, float16, bfloat16, got .*float64"):
+        sparse(x, h_0.double())
+    # A network made for the CPU does not meet another device's addresses.
+    with pytest.raises(ValueError, match="expected x on cpu like W, got meta"):
+        sparse(x.to("meta"))

@@ -33,14 +33,15 @@ DTYPES = {
     "int8": torch.int8,
 }
 
-# (number of weights, density up to which auto packs them): where int32 CSR breaks even with dense
-# at the batch that suits it least; AMD EPYC (Zen 5), one thread. 4000 x 256: density 0.24 at batch
-# 1, 0.14 at 512; 10000 x 512: above 0.5 and 0.19; 512 x 512: 0.08 at batch 1.
-AUTO_MAX_DENSITY = ((2**20, 0.15), (2**22, 0.20))
-# The same for blocks and the native kernels, where a stored zero costs as much as a weight. With a
-# margin: on that machine, while it was busy, blocks at density 0.5 were 1.2 times as fast as dense
-# or more at batches of 1, 5, 64 and 512 from 768 x 256 on; 384 x 128 was slower at batch 1.
-AUTO_MAX_STORED_DENSITY = ((2**18, 0.4),)
+# (number of weights, density up to which auto packs them), from benchmarks/results/break_even and
+# benchmarks/results/auto, with a margin: AMD EPYC (Zen 4), one thread.
+# int32 CSR:
+AUTO_MAX_DENSITY = ((2**18, 0.10), (2**20, 0.15), (2**22, 0.20))
+# Blocks of the native kernels, where a stored zero costs as much as a weight:
+AUTO_MAX_STORED_DENSITY = ((2**17, 0.5),)
+# A recurrent layer in such blocks, which is one call, however much of its mask is filled in. It
+# wins even at density 1, but a model that was not pruned is left alone.
+AUTO_MAX_DENSITY_RECURRENT = ((1, 0.6),)
 # On GPUs nothing was measured. A tenth of the bytes leaves much room for the time a launch takes.
 AUTO_MAX_STORED_DENSITY_GPU = ((2**18, 0.1),)
 
@@ -66,7 +67,8 @@ def reason_to_stay_dense(weights: Sequence[Tensor], gates: int = 1) -> str | Non
     elements = sum(weight.numel() for weight in weights)
     shapes = [choose_block_shape(weight, gates) for weight in weights]
     is_on_gpu = weights[0].is_cuda
-    if is_on_gpu or all(shape != (1, 1) for shape in shapes):
+    in_blocks = is_on_gpu or all(shape != (1, 1) for shape in shapes)
+    if in_blocks and (is_on_gpu or gates == 1):
         pairs = zip(weights, shapes, strict=True)
         kept = sum(stored_values(weight, shape, gates) for weight, shape in pairs)
         measure = "stored density"
@@ -74,6 +76,8 @@ def reason_to_stay_dense(weights: Sequence[Tensor], gates: int = 1) -> str | Non
     else:
         kept = sum(int(weight.count_nonzero()) for weight in weights)
         measure, all_limits = "density", AUTO_MAX_DENSITY
+        if in_blocks:
+            all_limits = AUTO_MAX_DENSITY_RECURRENT
     limits = [limit for least, limit in all_limits if elements >= least]
     pays = "not measured on GPUs, packing is taken to pay" if is_on_gpu else "packing pays"
     if not limits:

@@ -119,11 +119,11 @@ class SparseRecurrent(nn.Module):
             x = x.transpose(0, 1)
         h_0 = self._first_states(x, h_0, batched)
 
-        # The layers, one by one, refuse to make a gradient.
-        wants_gradient = torch.is_grad_enabled() and (x.requires_grad or h_0.requires_grad)
-        network = None if wants_gradient else self._network(x)
+        network = self._network(x) if _is_plain(x) and _is_plain(h_0) else None
+        # The layers, one by one, convert what is not plain or say what is wrong.
         out, h_n = self._run(x, h_0) if network is None else network(x, h_0)
-        out, h_n = out.to(dtype), h_n.to(dtype)
+        if dtype != torch.float32:
+            out, h_n = out.to(dtype), h_n.to(dtype)
         if not batched:
             return out.squeeze(1), h_n.squeeze(1)
         return (out.transpose(0, 1) if self.batch_first else out), h_n
@@ -191,7 +191,7 @@ class SparseRecurrent(nn.Module):
         expected = shape if batched else (cells, self.hidden_size)
         if h_0.shape != expected:
             raise ValueError(f"{self._name}: expected h_0 {list(expected)}, got {list(h_0.shape)}")
-        return h_0.reshape(shape)
+        return h_0 if batched else h_0.reshape(shape)
 
 
 class SparseGRU(SparseRecurrent):
@@ -230,6 +230,12 @@ class SparseRNN(SparseRecurrent):
         """As SparseGRU.from_dense; a ReLU is cut off at `ceiling` (Deep Speech: 20)."""
         _check_type("SparseRNN", rnn, nn.RNN)
         return cls._pack(rnn, rnn.nonlinearity, block_shape, dtype, backend, ceiling)
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether the native kernels may read x, once it is contiguous."""
+    wants_gradient = x.requires_grad and torch.is_grad_enabled()
+    return x.is_cpu and x.dtype is torch.float32 and not wants_gradient
 
 
 def _check_type(owner: str, dense: nn.Module, expected: type) -> None:

@@ -13,8 +13,13 @@ from .matrix import BlockShape, split_diagonal
 from .triton_backend import CONFIGS
 
 SINGLE_ELEMENTS: BlockShape = (1, 1)
-# Time of a nonzero in torch's CSR product, of a value in a block of the native kernels 1.
-CSR_COST = 2.5
+# Time of a nonzero in torch's CSR product, of a value in a block of the native kernels 1: from 2.4
+# to 10.5 for sizes of 384 to 3584 and batches of 1 to 64 (benchmarks/results/matmul).
+CSR_COST = 4.5
+# In the same unit, what a step costs a recurrent layer that is not one call of the native kernels.
+# So up to about H = 1000, panels that store most of an unstructured mask are faster than CSR
+# (benchmarks/results/auto).
+CSR_STEP_COST = 800_000
 # The int8 kernel that takes activations in 8 bits, too, is far ahead of the others.
 INT8_COSTS = {(16, 4): 0.5}
 
@@ -25,28 +30,26 @@ def choose_block_shape(
     """The block shape to pack `weight` [M, K] with, from how many values each would store.
 
     A mask in blocks is found again, with little or no fill-in. On a CPU, unstructured masks get
-    (1, 1), for which torch's CSR product is the backend, and so does everything the native kernels
-    cannot run. On a GPU nothing fast runs (1, 1): the best of Triton's shapes is chosen, even if it
-    stores most of an unstructured mask. Of equal shapes the larger one is chosen, because it has
-    fewer column indices.
+    (1, 1), for which torch's CSR product is the backend, unless a recurrent layer (several gates)
+    is so small that the native kernels are faster even if they store most of it. On a GPU nothing
+    fast runs (1, 1): the best of Triton's shapes is chosen. Of equal shapes the larger one is
+    chosen, because it has fewer column indices.
     """
-    fitting = {
-        (r, c): cost * _least_stored_values(weight, (r, c), gates)
-        for (r, c), cost in _costs(weight, dtype).items()
-        if r <= weight.shape[0] // gates and c <= weight.shape[1]
-    }
-    return min(fitting, key=lambda rc: (fitting[rc], -rc[0] * rc[1]), default=SINGLE_ELEMENTS)
-
-
-def _costs(weight: Tensor, dtype: torch.dtype) -> dict[BlockShape, float]:
-    """The time of a stored value, by block shape, where a fast backend runs; only ratios count."""
     if weight.is_cuda:
         # No time was measured on a GPU.
-        return {} if triton_backend.unavailable_reasons() else dict.fromkeys(CONFIGS, 1.0)
-    if weight.device.type != "cpu" or cpu.unavailable_reasons() or dtype not in cpu.DTYPES:
-        return {}
-    costs = {SINGLE_ELEMENTS: CSR_COST, **dict.fromkeys(cpu.BLOCK_SHAPES, 1.0)}
-    return costs | (INT8_COSTS if dtype == torch.int8 else {})
+        costs = {} if triton_backend.unavailable_reasons() else dict.fromkeys(CONFIGS, 1.0)
+    elif weight.device.type != "cpu" or cpu.unavailable_reasons() or dtype not in cpu.DTYPES:
+        costs = {}
+    else:
+        costs = {SINGLE_ELEMENTS: CSR_COST, **dict.fromkeys(cpu.BLOCK_SHAPES, 1.0)}
+        costs |= INT8_COSTS if dtype == torch.int8 else {}
+    fitting = {}
+    for (r, c), cost in costs.items():
+        if r <= weight.shape[0] // gates and c <= weight.shape[1]:
+            is_csr_step = (r, c) == SINGLE_ELEMENTS and gates > 1
+            fitting[r, c] = cost * _least_stored_values(weight, (r, c), gates)
+            fitting[r, c] += CSR_STEP_COST if is_csr_step else 0
+    return min(fitting, key=lambda rc: (fitting[rc], -rc[0] * rc[1]), default=SINGLE_ELEMENTS)
 
 
 def keeps_diagonal(weight: Tensor, block_shape: BlockShape, gates: int = 1) -> bool:
