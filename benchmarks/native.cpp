@@ -1,0 +1,98 @@
+// The kernels without Python: microseconds of a GRU's step and of a product, and the rate at which
+// a loop that only adds up reads as many bytes. native.py compiles, runs and records it.
+//
+//   native HIDDEN DENSITY
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+#include "kernels.h"
+
+extern "C" {
+int rnnprune_matmul(const Matrix *, const float *, const float *, float *, int, int);
+int rnnprune_recurrent(const Matrix *, int, float, const float *, const float *, const float *,
+                       float *, int, int, int);
+}
+
+namespace {
+
+constexpr int STEPS = 64;
+std::mt19937 random_bits(1);
+
+// The least of many calls, after some to warm up.
+template <class F> double least_us(F call) {
+    using clock = std::chrono::steady_clock;
+    double least = 1e30;
+    const auto end = clock::now() + std::chrono::milliseconds(400);
+    for (int i = 0; i < 20 || clock::now() < end; i++) {
+        const auto started = clock::now();
+        call();
+        const std::chrono::duration<double, std::micro> took = clock::now() - started;
+        if (i >= 3) least = std::min(least, took.count());
+    }
+    return least;
+}
+
+typedef float V __attribute__((vector_size(64), aligned(4), may_alias));
+
+// Bytes are a multiple of 512, so that eight sums hide what an addition takes.
+double read_us(size_t bytes) {
+    std::vector<float> data(bytes / 4, 1.0f);
+    volatile float result;
+    return least_us([&] {
+        V a{}, b{}, c{}, d{}, e{}, f{}, g{}, h{};
+        for (const V *p = (const V *)data.data(), *end = p + bytes / 64; p != end; p += 8)
+            a += p[0], b += p[1], c += p[2], d += p[3], e += p[4], f += p[5], g += p[6], h += p[7];
+        a += b + c + d + e + f + g + h;
+        result = a[0] + a[15];
+    });
+}
+
+void time_format(const char *name, int H, double density, int r, int c, int dtype) {
+    const int panels = (H + r - 1) / r, columns = (H + c - 1) / c;
+    const size_t value = dtype == FLOAT32 ? 4 : dtype == BFLOAT16 ? 2 : 1;
+    std::vector<uint16_t> column;
+    std::vector<int32_t> pointers{0};
+    for (int p = 0; p < 3 * panels; p++) {
+        for (int j = 0; j < columns; j++)
+            if (random_bits() % 10000 < 10000 * density) column.push_back((uint16_t)j);
+        pointers.push_back((int32_t)column.size());
+    }
+    // Zeros take as long as other weights.
+    std::vector<char> values(column.size() * r * c * value + 64);
+    std::vector<float> scales((size_t)3 * panels * r, 1.0f);
+    std::vector<int32_t> offsets((size_t)3 * panels * r);
+    const auto aligned = (const void *)(((size_t)values.data() + 63) / 64 * 64);
+    const Matrix m{aligned, column.data(), pointers.data(), dtype == INT8 ? scales.data() : nullptr,
+                   offsets.data(), nullptr, 3 * H, H, 3, r, c, dtype};
+    std::vector<float> gates((size_t)STEPS * 3 * H, 0.1f), bias(3 * H, 0.1f), h(H, 0.1f);
+    std::vector<float> states((size_t)STEPS * H), y(3 * H);
+    const double step = least_us([&] {
+        rnnprune_recurrent(&m, GRU, 0, gates.data(), bias.data(), h.data(), states.data(), STEPS,
+                           1, 1);
+    }) / STEPS;
+    const double product =
+        least_us([&] { rnnprune_matmul(&m, h.data(), bias.data(), y.data(), 1, 1); });
+    const size_t bytes = (column.size() * (r * c * value + 2) + 511) / 512 * 512;
+    std::printf("{\"format\": \"%s\", \"step_us\": %.3f, \"product_us\": %.3f, \"bytes\": %zu, "
+                "\"read_us\": %.3f}\n",
+                name, step, product, bytes, read_us(bytes));
+}
+
+}  // namespace
+
+int main(int, char **arguments) {
+    const int H = std::atoi(arguments[1]);
+    const double density = std::atof(arguments[2]);
+    time_format("fp32-16x1", H, density, 16, 1, FLOAT32);
+    time_format("fp32-4x4", H, density, 4, 4, FLOAT32);
+    time_format("fp32-8x4", H, density, 8, 4, FLOAT32);
+    time_format("fp32-8x8", H, density, 8, 8, FLOAT32);
+    time_format("bf16-16x1", H, density, 16, 1, BFLOAT16);
+    time_format("bf16-4x4", H, density, 4, 4, BFLOAT16);
+    time_format("int8-16x4", H, density, 16, 4, INT8);
+}
