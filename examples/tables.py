@@ -2,7 +2,8 @@
 
 A table stands between `<!-- table: FOLDER -->` and `<!-- end -->`. FOLDER holds one JSON file per
 finished run and table.json: the columns, as pairs of a title and a format string over the run,
-and the order of the runs by name.
+and the order of the runs by name. `<!-- table: FOLDER NAME -->` takes NAME.json instead, which may
+say with "is_selection" that it leaves out other runs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.S)
+BLOCK = re.compile(r"(<!-- table: (\S+)(?: (\w+))? -->\n).*?(<!-- end -->)", re.S)
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
         if any(part.startswith(".") for part in path.relative_to(ROOT).parts):
             continue
         text = path.read_text(encoding="utf-8")
-        fresh = BLOCK.sub(lambda m: m[1] + table(ROOT / m[2]) + m[3], text)
+        fresh = BLOCK.sub(lambda m: m[1] + table(ROOT / m[2], m[3] or "table") + m[4], text)
         if fresh != text:
             stale.append(str(path.relative_to(ROOT)))
             if "--check" not in sys.argv:
@@ -32,11 +33,13 @@ def main() -> None:
     print("tables:", ", ".join(stale) or "nothing to change")
 
 
-def table(folder: Path) -> str:
-    """The Markdown table of one folder of results."""
-    layout = json.loads((folder / "table.json").read_text())
+def table(folder: Path, name: str = "table") -> str:
+    """The Markdown table of one folder of results, in the layout of that name."""
+    layout = json.loads((folder / f"{name}.json").read_text())
     rank = {name: i for i, name in enumerate(layout["order"])}
     results = [json.loads(p.read_text()) for p in sorted(folder.glob("*-s*.json"))]
+    if layout.get("is_selection"):
+        results = [r for r in results if r["name"] in rank]
     unknown = {r["name"] for r in results} - rank.keys()
     if unknown:
         raise SystemExit(f"tables: {folder / 'table.json'} has no place for {sorted(unknown)}")

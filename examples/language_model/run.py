@@ -36,25 +36,32 @@ COMMON = shlex.split(
     "--save-interval-updates 200 --keep-interval-updates 1 "
     "--log-format json --log-interval 50 --num-workers 0"
 )
-# The dense run that q is read from: the one with the learning rate of the pruned ones.
+# The dense run that q is read from: the one with the learning rate of the ramp.
 CALIBRATED_ON = "dense-lr-0.006"
-# A tenth of the weights overfits less and learns more slowly: less dropout, a higher learning rate.
-PRUNED = shlex.split(
-    "--lr 0.006 --dropout 0.1 --optimizer pruned --prune-inner adam --prune-freq 50"
-)
+PRUNED = shlex.split("--optimizer pruned --prune-inner adam --prune-freq 50")
+# 90 % of all, more of the input's few but large weights.
+CUBIC = [
+    *PRUNED,
+    *shlex.split("--prune-schedule cubic --prune-sparsity recurrent=0.9,input=0.8,linear=0.909"),
+]
 RUNS = {
     "dense": [*LARGE, *shlex.split("--lr 0.003 --dropout 0.3 --optimizer adam")],
     "dense-lr-0.006": [*LARGE, *shlex.split("--lr 0.006 --dropout 0.3 --optimizer adam")],
     "small-dense": [*SMALL, *shlex.split("--lr 0.003 --dropout 0.1 --optimizer adam")],
+    # The window of Table 1 (1e to 50%) prunes while the learning rate is at its highest.
     "cubic-90": [
-        *(*LARGE, *PRUNED, "--prune-schedule", "cubic", "--prune-start", "10%"),
-        # 90 % of all, more of the input's few but large weights.
-        *("--prune-end", "60%", "--prune-sparsity", "recurrent=0.9,input=0.8,linear=0.909"),
+        *(*LARGE, *shlex.split("--lr 0.003 --dropout 0.2"), *CUBIC),
+        *shlex.split("--prune-start 20% --prune-end 80%"),
     ],
-    # q comes from a fully trained model, whose weights are larger than those of one in training:
-    # the cap is what ends the ramp at 90 %.
+    "cubic-90-lr-0.006": [
+        *(*LARGE, *shlex.split("--lr 0.006 --dropout 0.1"), *CUBIC),
+        *shlex.split("--prune-start 10% --prune-end 60%"),
+    ],
+    # q comes from a trained model, whose weights are larger than those of one in training: the cap
+    # is what ends the ramp at 90 %.
     "ramp-90": [
-        *(*LARGE, *PRUNED, "--prune-schedule", "ramp", "--prune-q", "CALIBRATED"),
+        *(*LARGE, *shlex.split("--lr 0.006 --dropout 0.1"), *PRUNED),
+        *("--prune-schedule", "ramp", "--prune-q", "CALIBRATED"),
         *shlex.split("--prune-start 10% --prune-ramp 30% --prune-end 60% --prune-max-sparsity 0.9"),
     ],
 }
@@ -82,6 +89,8 @@ def main() -> None:
         **count_parameters(checkpoint),
         "valid_perplexity": evaluate(data, checkpoint, "valid"),
         "test_perplexity": evaluate(data, checkpoint, "test"),
+        # Of the last epoch, with dropout.
+        "training_perplexity": float(last_training_row(log)["ppl"]),
         "training_seconds": float(last_training_row(log)["wall"]),
     }
     path = save_result(
