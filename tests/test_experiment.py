@@ -63,7 +63,10 @@ def test_the_tables_of_the_readmes_agree_with_the_results():
 
 
 def test_every_result_is_complete():
-    files = [*ROOT.glob("examples/*/results/*-s*.json"), *ROOT.glob("benchmarks/results/*/*-s*.json")]
+    files = [
+        *ROOT.glob("examples/*/results/*-s*.json"),
+        *ROOT.glob("benchmarks/results/*/*-s*.json"),
+    ]
     for path in files:
         result = json.loads(path.read_text())
         for key in ("command", "seed", "commit", "machine", "versions", "figures"):
