@@ -5,9 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as some
 from tolerances import assert_close
+from torch import nn
 
 from fairseq_rnnprune.sparse import (
     BlockSparseMatrix,
+    SparseGRU,
+    SparseRNN,
     cpu,
     cpu_library,
     gru_sequence,
@@ -44,7 +47,8 @@ def matrices(draw, recurrent=False):
     # Each row has a density of its own, and many rows are empty.
     density = torch.rand(gates * height, 1, generator=generator) * 2 - 1
     weight *= torch.rand(weight.shape, generator=generator) < density
-    return BlockSparseMatrix.from_dense(weight, (r, c), dtype, gates)
+    apart = recurrent and draw(some.booleans())
+    return BlockSparseMatrix.from_dense(weight, (r, c), dtype, gates, apart)
 
 
 def tolerance(W):
@@ -85,3 +89,40 @@ def test_gru_sequence(W, batch, steps, instruction_set):
         assert_close(states, exact, dtype)
     else:
         assert states.isfinite().all()
+
+
+@given(
+    sizes=some.tuples(some.integers(8, 40), some.integers(16, 40), some.integers(1, 3)),
+    bidirectional=some.booleans(),
+    kind=some.sampled_from(["gru", "relu", "tanh"]),
+    dtype=some.sampled_from(list(cpu.DTYPES)),
+    block_shape=some.sampled_from(cpu.BLOCK_SHAPES),
+    steps=some.integers(1, 70),
+    batch=some.integers(1, 70),
+    instruction_set=some.integers(0, 2),
+)
+def test_network(sizes, bidirectional, kind, dtype, block_shape, steps, batch, instruction_set):
+    use(instruction_set)
+    inputs, hidden, layers = sizes
+    # Few products in the reference: float64 would take most of the time.
+    steps = min(steps, max(1, 200 // batch))
+    options = {"num_layers": layers, "bidirectional": bidirectional}
+    if kind == "gru":
+        dense, pack = nn.GRU(inputs, hidden, **options), SparseGRU.from_dense
+    else:
+        dense, pack = nn.RNN(inputs, hidden, nonlinearity=kind, **options), SparseRNN.from_dense
+    with torch.no_grad():
+        for parameter in dense.parameters():
+            if parameter.dim() == 2:
+                parameter *= torch.rand(len(parameter), 1) > torch.rand(parameter.shape)
+        sparse = pack(dense, block_shape, dtype)
+        x = torch.randn(steps, batch, inputs)
+        h_0 = torch.rand(layers * (1 + bidirectional), batch, hidden)
+        results, by_layer = sparse(x, h_0), sparse._run(x, h_0)
+    assert sparse._network(x) is not None
+    for result, expected in zip(results, by_layer, strict=True):
+        if dtype == torch.int8:
+            # Levels differ with the scale, and small differences grow over layers and steps.
+            assert result.shape == expected.shape and result.isfinite().all()
+        else:
+            assert_close(result, expected.double(), tolerance=2e-5)

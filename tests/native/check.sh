@@ -22,7 +22,8 @@ sanitizer)
         -o "$build/fairseq_rnnprune/sparse/_kernels.so"
     LD_PRELOAD="$(${CXX:-g++} -print-file-name=libasan.so) $(${CXX:-g++} -print-file-name=libstdc++.so)" \
         ASAN_OPTIONS=detect_leaks=0 ${PYTHON:-python3} -m pytest -q -p no:cacheprovider \
-        -o pythonpath="$build" tests/test_cpu_kernels.py tests/test_cpu_fuzz.py
+        -o pythonpath="$build" tests/test_cpu_kernels.py tests/test_cpu_fuzz.py \
+        tests/test_cpu_network.py tests/test_sparse_rnn.py
     ;;
 aarch64)
     # Static, so that the emulator needs no libraries of the other system.
