@@ -19,7 +19,7 @@ from .matrix import BlockSparseMatrix
 logger = logging.getLogger(__name__)
 
 THREADS_VARIABLE = "RNNPRUNE_THREADS"
-PARALLEL_BYTES = 250_000
+PARALLEL_BYTES = 400_000
 # Block shapes with kernels, dtypes and recurrent cells, with their numbers in csrc/kernels.h.
 BLOCK_SHAPES = ((16, 1), (4, 4), (8, 4), (16, 4), (8, 8))
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
