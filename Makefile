@@ -19,7 +19,7 @@ help:
 # Without the constraints pip would take the newest torch, several gigabytes of CUDA libraries.
 $(INSTALLED): setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --constraint constraints.txt --editable '.[fairseq,text,plot,triton,test]'
+	$(RUN) -m pip install --constraint constraints.txt --editable '.[fairseq,text,speech,plot,triton,test]'
 	touch $@
 
 # Many small tensors and several processes at once: more threads only get in each other's way.

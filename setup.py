@@ -69,6 +69,13 @@ setup(
             "omegaconf<2.4",
         ],
         "text": ["sentencepiece>=0.1.99", "sacrebleu>=2.0"],
+        "speech": [
+            "editdistance>=0.6",
+            "kaldi-native-fbank>=1.18",
+            "sentencepiece>=0.1.99",
+            "soundfile>=0.12",
+            "soxr>=0.3.4",
+        ],
         "plot": ["matplotlib>=3.7"],
         # The first whose interpreter runs with numpy 2.4.
         "triton": ["triton>=3.7; platform_system == 'Linux'"],

@@ -11,9 +11,10 @@ from typing import NoReturn
 from fairseq_rnnprune import __version__
 
 from .report.commands import add_calibrate, add_report
+from .speech.prepare import add_prepare
 
 # Each adds the parser of a subcommand and sets `run`, which gets the parsed arguments.
-COMMANDS = (add_report, add_calibrate)
+COMMANDS = (add_report, add_calibrate, add_prepare)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fairseq_rnnprune.checkpoint import read_checkpoint
+
 PACKAGES = (
     "torch",
     "numpy",
@@ -69,6 +71,21 @@ def perplexity(eval_lm_output: str) -> tuple[float, int]:
             "perplexity: expected the output of fairseq-eval-lm, got no 'Perplexity' line in it"
         )
     return float(found[1]), int(tokens[1].replace(",", ""))
+
+
+def calibrated_q(dense: Path) -> str:
+    """q by type for --prune-q, read from a dense model's checkpoint."""
+    types = json.loads(rnnprune("calibrate", dense, "--json"))["types"]
+    return ",".join(f"{type_}={figures['q']:.5g}" for type_, figures in types.items())
+
+
+def count_parameters(checkpoint: Path) -> dict[str, int]:
+    """Parameters of the model, and those that are not zero."""
+    tensors = [t for t in read_checkpoint(checkpoint).model.values() if t.is_floating_point()]
+    return {
+        "parameters": sum(t.numel() for t in tensors),
+        "kept_parameters": sum(int(t.count_nonzero()) for t in tensors),
+    }
 
 
 def last_training_row(log: Path) -> dict[str, Any]:

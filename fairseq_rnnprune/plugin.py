@@ -10,16 +10,27 @@ compat.apply()
 # Everything below imports fairseq, which works only after the repairs.
 from fairseq.models import register_model, register_model_architecture  # noqa: E402
 from fairseq.optim import register_optimizer  # noqa: E402
+from fairseq.scoring import register_scorer  # noqa: E402
+from fairseq.tasks import register_task  # noqa: E402
 
-from fairseq_rnnprune.models import gru_lm  # noqa: E402
+from fairseq_rnnprune.models import deepspeech2, gru_lm  # noqa: E402
 from fairseq_rnnprune.optim import trainer_hooks  # noqa: E402
 from fairseq_rnnprune.optim.pruned import PrunedOptimizer, PrunedOptimizerConfig  # noqa: E402
+from fairseq_rnnprune.speech.scorer import CERScorer, CERScorerConfig  # noqa: E402
+from fairseq_rnnprune.speech.task import SpeechTask, SpeechTaskConfig  # noqa: E402
 
 register_optimizer("pruned", dataclass=PrunedOptimizerConfig)(PrunedOptimizer)
 trainer_hooks.install()
 
-register_model("rnnprune_gru_lm", dataclass=gru_lm.GRULanguageModelConfig)(gru_lm.GRULanguageModel)
-for _name, _size in gru_lm.SIZES.items():
-    register_model_architecture("rnnprune_gru_lm", f"rnnprune_gru_lm_{_name}")(
-        gru_lm.named_size(*_size)
-    )
+MODELS = {
+    "rnnprune_deepspeech2": (deepspeech2, "DeepSpeech2"),
+    "rnnprune_gru_lm": (gru_lm, "GRULanguageModel"),
+}
+for _name, (_module, _class) in MODELS.items():
+    _config = getattr(_module, f"{_class}Config")
+    register_model(_name, dataclass=_config)(getattr(_module, _class))
+    for _size, _numbers in _module.SIZES.items():
+        register_model_architecture(_name, f"{_name}_{_size}")(_module.named_size(*_numbers))
+
+register_task("rnnprune_speech", dataclass=SpeechTaskConfig)(SpeechTask)
+register_scorer("cer_wer", dataclass=CERScorerConfig)(CERScorer)

@@ -8,16 +8,15 @@ An interrupted run goes on from its last checkpoint when the same command is giv
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from pathlib import Path
 
-from fairseq_rnnprune.checkpoint import read_checkpoint
 from fairseq_rnnprune.experiment import (
+    calibrated_q,
+    count_parameters,
     fairseq,
     last_training_row,
     perplexity,
-    rnnprune,
     save_result,
 )
 
@@ -75,7 +74,7 @@ def main() -> None:
     options = [*COMMON, *RUNS[args.run], "--seed", str(args.seed)]
     if "CALIBRATED" in options:
         dense = args.work / f"{CALIBRATED_ON}-s{args.seed}" / "checkpoint_last.pt"
-        options[options.index("CALIBRATED")] = calibrate(dense)
+        options[options.index("CALIBRATED")] = calibrated_q(dense)
     folder = args.work / f"{args.run}-s{args.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "train.log"
@@ -107,22 +106,6 @@ def preprocess(text: Path, work: Path) -> Path:
         splits = [a for s in ("train", "valid", "test") for a in (f"--{s}pref", text / f"{s}.txt")]
         fairseq("preprocess", "--only-source", *splits, "--destdir", data)
     return data
-
-
-def calibrate(dense: Path) -> str:
-    """q by type, read from the dense model."""
-    types = json.loads(rnnprune("calibrate", dense, "--json"))["types"]
-    return ",".join(f"{type_}={figures['q']:.5g}" for type_, figures in types.items())
-
-
-def count_parameters(checkpoint: Path) -> dict[str, int]:
-    """Parameters of the model, and those that are not zero."""
-    tensors = read_checkpoint(checkpoint).model.values()
-    tensors = [t for t in tensors if t.is_floating_point()]
-    return {
-        "parameters": sum(t.numel() for t in tensors),
-        "kept_parameters": sum(int(t.count_nonzero()) for t in tensors),
-    }
 
 
 def evaluate(data: Path, checkpoint: Path, split: str) -> float:

@@ -1,7 +1,22 @@
 """Recurrent and linear layers that train dense and run packed at inference (torch only)."""
 
+from .batch_norm import FrameBatchNorm
 from .gru import GRU
+from .lengths import valid_frames
 from .linear import Linear
+from .lookahead import Lookahead
 from .packing import PACKED_CHOICES, choose_block_shape, explain_packing
+from .rnn import CEILING, ClippedRNN
 
-__all__ = ["GRU", "PACKED_CHOICES", "Linear", "choose_block_shape", "explain_packing"]
+__all__ = [
+    "CEILING",
+    "GRU",
+    "PACKED_CHOICES",
+    "ClippedRNN",
+    "FrameBatchNorm",
+    "Linear",
+    "Lookahead",
+    "choose_block_shape",
+    "explain_packing",
+    "valid_frames",
+]

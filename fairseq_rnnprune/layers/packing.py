@@ -62,13 +62,19 @@ def resolve_choice(option: str) -> str:
     return check_choice(os.environ.get(ENVIRONMENT) or "auto", ENVIRONMENT)
 
 
-def reason_to_stay_dense(weights: Sequence[Tensor], gates: int = 1) -> str | None:
-    """Why packing a layer of these weights would not be faster; None if it should be."""
+def reason_to_stay_dense(
+    weights: Sequence[Tensor], gates: int = 1, recurrent: bool | None = None
+) -> str | None:
+    """Why packing a layer of these weights would not be faster; None if it should be.
+
+    `recurrent` says whether the layer is; None: if it has several gates.
+    """
+    recurrent = gates > 1 if recurrent is None else recurrent
     elements = sum(weight.numel() for weight in weights)
-    shapes = [choose_block_shape(weight, gates) for weight in weights]
+    shapes = [choose_block_shape(weight, gates, recurrent=recurrent) for weight in weights]
     is_on_gpu = weights[0].is_cuda
     in_blocks = is_on_gpu or all(shape != (1, 1) for shape in shapes)
-    if in_blocks and (is_on_gpu or gates == 1):
+    if in_blocks and (is_on_gpu or not recurrent):
         pairs = zip(weights, shapes, strict=True)
         kept = sum(stored_values(weight, shape, gates) for weight, shape in pairs)
         measure = "stored density"
@@ -98,6 +104,7 @@ class Packable(nn.Module):
     sparse: nn.Module | None
     # Row groups that no block may straddle.
     _gates = 1
+    _recurrent = False
 
     def _weights(self) -> list[Tensor]:
         """Every weight [M, K] that the packed copy holds."""
@@ -120,7 +127,7 @@ class Packable(nn.Module):
 
     def _pack_as(self, choice: str) -> tuple[nn.Module | None, str]:
         """The packed copy, or None to stay dense, and a line that describes or explains it."""
-        if reason := _reason_before_packing(choice, self._weights(), self._gates):
+        if reason := _reason_before_packing(choice, self._weights(), self._gates, self._recurrent):
             return None, reason
         sparse = self._packed_copy(DTYPES[choice])
         matrices = [part.W for part in sparse.modules() if isinstance(part, SparseLinear)]
@@ -143,23 +150,32 @@ class Packable(nn.Module):
 
 
 def explain_packing(
-    weights: Sequence[Tensor], gates: int = 1, choice: str = "auto"
+    weights: Sequence[Tensor],
+    gates: int = 1,
+    choice: str = "auto",
+    recurrent: bool | None = None,
 ) -> tuple[bool, str]:
-    """Whether a layer of these weights would be packed here, and what `pack` would log about it."""
-    if reason := _reason_before_packing(choice, weights, gates):
+    """Whether a layer of these weights would be packed here, and what `pack` would log about it.
+
+    `recurrent` says whether the layer is; None: if it has several gates.
+    """
+    recurrent = gates > 1 if recurrent is None else recurrent
+    if reason := _reason_before_packing(choice, weights, gates, recurrent):
         return False, reason
     dtype = DTYPES[choice]
     matrices = []
     for weight in weights:
-        shape = choose_block_shape(weight, gates, dtype)
+        shape = choose_block_shape(weight, gates, dtype, recurrent)
         matrices.append(BlockSparseMatrix.from_dense(weight, shape, dtype, gates))
     return _describe(matrices, choice)
 
 
-def _reason_before_packing(choice: str, weights: Sequence[Tensor], gates: int) -> str | None:
+def _reason_before_packing(
+    choice: str, weights: Sequence[Tensor], gates: int, recurrent: bool
+) -> str | None:
     if choice == "dense":
         return "stays dense"
-    reason = reason_to_stay_dense(weights, gates) if choice == "auto" else None
+    reason = reason_to_stay_dense(weights, gates, recurrent) if choice == "auto" else None
     return f"stays dense, {reason}" if reason else None
 
 

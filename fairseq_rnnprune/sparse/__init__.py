@@ -8,6 +8,7 @@ from .dispatch import (
     matmul,
     rnn_sequence,
 )
+from .lengths import check_lengths
 from .linear import SparseLinear
 from .matrix import BlockShape, BlockSparseMatrix
 from .recurrent import SparseGRU, SparseRNN
@@ -20,6 +21,7 @@ __all__ = [
     "SparseLinear",
     "SparseRNN",
     "available_backends",
+    "check_lengths",
     "choose_backend",
     "choose_block_shape",
     "explain",

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .cpu_network import Network
 from .dispatch import choose_backend, gru_sequence, rnn_sequence
+from .lengths import check_lengths
 from .linear import SparseLinear
 from .matrix import BlockShape, BlockSparseMatrix
 from .shapes import keeps_diagonal
@@ -104,11 +105,15 @@ class SparseRecurrent(nn.Module):
             )
         return cls(layers, dense.batch_first)
 
-    def forward(self, x: Tensor, h_0: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, h_0: Tensor | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """x [T, B, I] to the outputs [T, B, directions * H] of the last layer, and h_n.
 
         [B, T, ...] if batch_first; x may have no B. T is at least 1. The states before and after,
-        h_0 (None: zeros) and h_n, are [layers * directions, B, H].
+        h_0 (None: zeros) and h_n, are [layers * directions, B, H]. With lengths [B], the valid
+        steps of each sequence, x is padded: so is the output, with zeros, and h_n is the state
+        after the last valid step, as torch has it for a PackedSequence.
         """
         self._check_input(x)
         dtype, batched = x.dtype, x.dim() == 3
@@ -118,15 +123,36 @@ class SparseRecurrent(nn.Module):
         elif self.batch_first:
             x = x.transpose(0, 1)
         h_0 = self._first_states(x, h_0, batched)
-
-        network = self._network(x) if _is_plain(x) and _is_plain(h_0) else None
-        # The layers, one by one, convert what is not plain or say what is wrong.
-        out, h_n = self._run(x, h_0) if network is None else network(x, h_0)
+        if lengths is None:
+            out, h_n = self._whole(x, h_0)
+        else:
+            check_lengths(lengths, x.shape[1], len(x), self._name)
+            out, h_n = self._run_by_length(x, h_0, lengths.to(x.device))
         if dtype != torch.float32:
             out, h_n = out.to(dtype), h_n.to(dtype)
         if not batched:
             return out.squeeze(1), h_n.squeeze(1)
         return (out.transpose(0, 1) if self.batch_first else out), h_n
+
+    def _run_by_length(self, x: Tensor, h_0: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Sequences of one length at a time.
+
+        A batch of one is nearly as fast per sequence as one of 16, which costs 1.0 to 1.7 times
+        less; and no result depends on what else is in a batch.
+        """
+        directions = len(self.layers[0])
+        out = x.new_zeros(len(x), x.shape[1], directions * self.hidden_size, dtype=torch.float32)
+        h_n = torch.empty_like(h_0, dtype=torch.float32)
+        for length in lengths.unique().tolist():
+            rows = (lengths == length).nonzero().squeeze(1)
+            out[:length, rows], h_n[:, rows] = self._whole(x[:length, rows], h_0[:, rows])
+        return out, h_n
+
+    def _whole(self, x: Tensor, h_0: Tensor) -> tuple[Tensor, Tensor]:
+        """Without padding: in one call if possible."""
+        network = self._network(x) if _is_plain(x) and _is_plain(h_0) else None
+        # The layers, one by one, convert what is not plain or say what is wrong.
+        return self._run(x, h_0) if network is None else network(x, h_0)
 
     def _run(self, x: Tensor, h_0: Tensor) -> tuple[Tensor, Tensor]:
         """Layer by layer, each matrix on the backend chosen for it."""

@@ -25,16 +25,20 @@ INT8_COSTS = {(16, 4): 0.5}
 
 
 def choose_block_shape(
-    weight: Tensor, gates: int = 1, dtype: torch.dtype = torch.float32
+    weight: Tensor,
+    gates: int = 1,
+    dtype: torch.dtype = torch.float32,
+    recurrent: bool | None = None,
 ) -> BlockShape:
     """The block shape to pack `weight` [M, K] with, from how many values each would store.
 
     A mask in blocks is found again, with little or no fill-in. On a CPU, unstructured masks get
-    (1, 1), for which torch's CSR product is the backend, unless a recurrent layer (several gates)
-    is so small that the native kernels are faster even if they store most of it. On a GPU nothing
-    fast runs (1, 1): the best of Triton's shapes is chosen. Of equal shapes the larger one is
-    chosen, because it has fewer column indices.
+    (1, 1), for which torch's CSR product is the backend, unless a recurrent layer is so small that
+    the native kernels are faster even if they store most of it. On a GPU nothing fast runs (1, 1):
+    the best of Triton's shapes is chosen. Of equal shapes the larger one is chosen, because it has
+    fewer column indices. `recurrent` says whether a recurrent layer asks; None: if it has gates.
     """
+    recurrent = gates > 1 if recurrent is None else recurrent
     if weight.is_cuda:
         # No time was measured on a GPU.
         costs = {} if triton_backend.unavailable_reasons() else dict.fromkeys(CONFIGS, 1.0)
@@ -46,7 +50,7 @@ def choose_block_shape(
     fitting = {}
     for (r, c), cost in costs.items():
         if r <= weight.shape[0] // gates and c <= weight.shape[1]:
-            is_csr_step = (r, c) == SINGLE_ELEMENTS and gates > 1
+            is_csr_step = (r, c) == SINGLE_ELEMENTS and recurrent
             fitting[r, c] = cost * _least_stored_values(weight, (r, c), gates)
             fitting[r, c] += CSR_STEP_COST if is_csr_step else 0
     return min(fitting, key=lambda rc: (fitting[rc], -rc[0] * rc[1]), default=SINGLE_ELEMENTS)

@@ -1,0 +1,125 @@
+"""Trains and evaluates one speech model of the AN4 table, and writes its result.
+
+    python examples/speech/run.py dense --data AN4_FOLDER --work WORK_FOLDER
+
+An interrupted run goes on from its last checkpoint when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+from fairseq_rnnprune.experiment import (
+    count_parameters,
+    fairseq,
+    last_training_row,
+    rnnprune,
+    save_result,
+)
+from fairseq_rnnprune.speech.manifest import read_manifest
+
+HERE = Path(__file__).resolve().parent
+USER_DIR = HERE.parent.parent / "user_dir"
+
+EPOCHS, UPDATES_PER_EPOCH = 40, 54
+COMMON = shlex.split(
+    "--task rnnprune_speech --speeds 0.9,1.0,1.1 "
+    "--freq-masks 2 --freq-mask-width 8 --time-masks 2 --time-mask-width 30 "
+    "--arch rnnprune_deepspeech2 --conv-channels 128 --conv-stride 4 --dropout 0.3 "
+    "--criterion ctc --zero-infinity --post-process letter --ddp-backend legacy_ddp "
+    "--batch-size 16 --lr 0.002 --lr-scheduler cosine --warmup-updates 300 --clip-norm 1.0 "
+    f"--max-epoch {EPOCHS} --max-update {EPOCHS * UPDATES_PER_EPOCH} "
+    "--no-epoch-checkpoints --save-interval 5 --validate-interval 5 "
+    "--log-format json --log-interval 20 --num-workers 0"
+)
+ADAM = "--adam-betas (0.9,0.98) --weight-decay 0.01"
+DENSE = f"--optimizer adam {ADAM}"
+# The output layer has too few weights to be worth pruning.
+CUBIC = (
+    f"--optimizer pruned --prune-inner adam {ADAM} --prune-types recurrent,input "
+    "--prune-schedule cubic --prune-start 5% --prune-end 50% --prune-freq 20"
+)
+LARGE, WIDE = "--hidden-size 320", "--hidden-size 512"
+# As many parameters as the large model keeps at 90 %.
+SMALL = "--hidden-size 96"
+RELU = "--hidden-size 512 --cell relu"
+STREAMING = "--hidden-size 448 --unidirectional --lookahead 8"
+RUNS = {
+    "dense": f"{LARGE} {DENSE}",
+    "sparse-80": f"{LARGE} {CUBIC} --prune-sparsity 0.8",
+    "sparse-90": f"{LARGE} {CUBIC} --prune-sparsity 0.9",
+    "sparse-95": f"{LARGE} {CUBIC} --prune-sparsity 0.95",
+    "blocks-80": f"{LARGE} {CUBIC} --prune-sparsity 0.8 --prune-block-shape 4,4",
+    "blocks-90": f"{LARGE} {CUBIC} --prune-sparsity 0.9 --prune-block-shape 4,4",
+    "blocks-95": f"{LARGE} {CUBIC} --prune-sparsity 0.95 --prune-block-shape 4,4",
+    "wide-90": f"{WIDE} {CUBIC} --prune-sparsity 0.9",
+    "small-dense": f"{SMALL} {DENSE}",
+    "relu-dense": f"{RELU} {DENSE}",
+    "relu-90": f"{RELU} {CUBIC} --prune-sparsity 0.9",
+    "streaming-dense": f"{STREAMING} {DENSE}",
+    "streaming-90": f"{STREAMING} {CUBIC} --prune-sparsity 0.9",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", choices=RUNS)
+    parser.add_argument("--data", type=Path, required=True, help="train.tsv, valid.tsv, test.tsv")
+    parser.add_argument("--work", type=Path, required=True, help="features, checkpoints and logs")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+
+    data = prepare(args.data, args.work / "data")
+    options = [*COMMON, *shlex.split(RUNS[args.run]), "--seed", str(args.seed)]
+    folder = args.work / f"{args.run}-s{args.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "train.log"
+    fairseq("train", data, "--user-dir", USER_DIR, *options, "--save-dir", folder, log=log)
+    checkpoint = folder / "checkpoint_last.pt"
+    cer, wer = error_rates(data, checkpoint, "test")
+    valid_cer, valid_wer = error_rates(data, checkpoint, "valid")
+    figures = {
+        **count_parameters(checkpoint),
+        **{"test_cer": cer, "test_wer": wer, "valid_cer": valid_cer, "valid_wer": valid_wer},
+        "training_seconds": float(last_training_row(log)["wall"]),
+    }
+    path = save_result(
+        HERE / "results",
+        args.run,
+        args.seed,
+        f"python examples/speech/run.py {args.run} --seed {args.seed} --data AN4 --work W",
+        figures,
+        fairseq_train=shlex.join(["fairseq-train", "DATA", "--user-dir", "user_dir", *options]),
+    )
+    print(f"{args.run}: test CER {cer}, WER {wer}; written to {path}")
+
+
+def prepare(source: Path, data: Path) -> Path:
+    """Checks the recordings and computes features and units once; `source` is only read."""
+    if not (data / "speech.json").exists():
+        data.mkdir(parents=True, exist_ok=True)
+        for split in ("train", "valid", "test"):
+            utterances = read_manifest(source.resolve() / f"{split}.tsv")
+            rows = [(u.path, u.samples, u.speaker, u.text) for u in utterances]
+            lines = ["\t".join(map(str, row)) for row in [("path", "samples", "speaker", "text"), *rows]]
+            (data / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        print(rnnprune("prepare", data, "--mel-bins", 40))
+    return data
+
+
+def error_rates(data: Path, checkpoint: Path, split: str) -> tuple[float, float]:
+    """CER and WER in percent, decoded greedily without a language model."""
+    output = fairseq(
+        *("generate", data, "--user-dir", USER_DIR, "--task", "rnnprune_speech"),
+        *("--path", checkpoint, "--gen-subset", split, "--batch-size", 16, "--beam", 1),
+        *("--scoring", "cer_wer", "--post-process", "letter"),
+    )
+    found = re.search(r"CER: ([\d.]+) WER: ([\d.]+)", output)
+    return float(found[1]), float(found[2])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Batch normalisation of padded sequences, whose padding neither counts nor leaks."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class FrameBatchNorm(nn.BatchNorm1d):
+    """torch.nn.BatchNorm1d over the frames of sequences: its arguments, parameters and state.
+
+    In training, mean and variance of a feature are taken over all valid frames of the batch
+    (sequence-wise normalisation, arXiv 1512.02595, section 3.2); otherwise the running ones hold.
+    """
+
+    def forward(self, input: Tensor, valid: Tensor | None = None) -> Tensor:
+        """input [B, T, C * n] to its normal form, zero where `valid` [B, T] is False.
+
+        C features of n values each: the n values share their feature's statistics. `valid` is a
+        bool mask, or None where every frame is valid.
+        """
+        if valid is None:
+            return self._normalise(input.flatten(0, 1)).view(input.shape)
+        frames = self._normalise(input[valid])
+        output = frames.new_zeros(input.shape)
+        output[valid] = frames
+        return output
+
+    def _normalise(self, frames: Tensor) -> Tensor:
+        """Frames [N, C * n] to the same shape."""
+        if frames.shape[1] == self.num_features:
+            return super().forward(frames)
+        features = frames.view(len(frames), self.num_features, -1)
+        return super().forward(features).view(frames.shape)

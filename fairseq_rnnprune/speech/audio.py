@@ -1,0 +1,107 @@
+"""Reads audio files: whatever libsndfile knows, any rate, any number of channels."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from fairseq_rnnprune.speech import require
+
+from .containers import cut_off
+
+# libsndfile's length of a FLAC file that was written to a pipe is far above this; it cannot find
+# the end of such a file.
+_UNKNOWN = 1 << 40
+_BLOCK = 1 << 20
+
+
+class AudioError(ValueError):
+    """A file that is no usable recording; the message is one line and begins with its path."""
+
+
+def measure_audio(path: Path, sample_rate: int) -> tuple[int, int]:
+    """The header's length in samples, and what it becomes at `sample_rate`; nothing is decoded.
+
+    AudioError if the file is missing, empty, a folder, no audio, of length 0 or cut off, as far
+    as its header and its size show that.
+    """
+    with _open(path) as file:
+        return file.frames, resampled_length(file.frames, file.samplerate, sample_rate)
+
+
+def read_audio(path: Path, sample_rate: int) -> np.ndarray:
+    """Returns float32 [N], full scale at 1: the mean of the channels, resampled by soxr.
+
+    AudioError if the file is missing, empty, a folder, no audio, cut off, of length 0, or holds a
+    sample that is not finite.
+    """
+    blocks = []
+    with _open(path) as file:
+        rate, expected = file.samplerate, file.frames
+        try:
+            while True:
+                block = file.read(_BLOCK, dtype="float32", always_2d=True)
+                blocks.append(block.mean(axis=1) if block.shape[1] > 1 else block[:, 0])
+                if len(block) < _BLOCK:
+                    break
+        except RuntimeError as error:
+            raise _bad(
+                path,
+                f"cut off or damaged: expected {expected} samples, got an error after "
+                f"{sum(map(len, blocks))}: {_reason(error)}",
+            ) from error
+    audio = np.concatenate(blocks)
+    if len(audio) < expected:
+        raise _bad(path, f"cut off: expected {expected} samples, got {len(audio)}")
+    if not np.isfinite(audio).all():
+        where = int(np.argmin(np.isfinite(audio)))
+        raise _bad(path, f"expected finite samples, got {audio[where]} at {where / rate:.2f} s")
+    return resample(audio, rate, sample_rate)
+
+
+def resample(audio: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
+    """Resamples float32 [N] from one rate to another, both in Hz."""
+    if rate == new_rate:
+        return audio
+    return require("soxr").resample(audio, rate, new_rate).astype(np.float32, copy=False)
+
+
+def resampled_length(samples: int, rate: float, new_rate: float) -> int:
+    """How many samples `resample` makes of so many."""
+    return samples if rate == new_rate else round(samples * new_rate / rate)
+
+
+def _open(path: Path):
+    """An open soundfile.SoundFile, of a file that is whole as far as its size can show."""
+    soundfile = require("soundfile")
+    try:
+        if os.path.isdir(path):
+            raise _bad(path, "expected an audio file, got a folder")
+        if not os.stat(path).st_size:
+            raise _bad(path, "expected an audio file, got an empty one")
+        reason = cut_off(path)
+        if reason is not None:
+            raise _bad(path, f"cut off: {reason}")
+        file = soundfile.SoundFile(os.fspath(path))
+    except OSError as error:
+        raise _bad(path, f"expected an audio file, got {error.strerror}") from error
+    except RuntimeError as error:
+        raise _bad(
+            path, f"expected an audio file, got one that cannot be read: {_reason(error)}"
+        ) from error
+    if 0 < file.frames < _UNKNOWN:
+        return file
+    file.close()
+    if file.frames:
+        raise _bad(path, "expected a file that says how long it is, got one written to a pipe")
+    raise _bad(path, "expected audio, got 0 samples")
+
+
+def _reason(error: RuntimeError) -> str:
+    return str(getattr(error, "error_string", error)) or "no reason given"
+
+
+def _bad(path: Path, problem: str) -> AudioError:
+    return AudioError(" ".join(f"{path}: {problem}".split()))

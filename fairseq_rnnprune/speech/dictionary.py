@@ -1,0 +1,68 @@
+"""fairseq's Dictionary of a data folder or of a checkpoint's list of units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from fairseq.data import Dictionary
+from torch import Tensor
+
+from .units import DICTIONARY_FILE, Units
+
+# fairseq's `ctc` criterion has the blank there if the task names no other: it is <s>.
+BLANK = 0
+
+
+def make_dictionary(symbols: Iterable[str]) -> Dictionary:
+    """A dictionary of fairseq's four special symbols and these units, in their order.
+
+    ValueError for a unit that is there twice or is one of the four.
+    """
+    dictionary = Dictionary()
+    for symbol in symbols:
+        if symbol in dictionary.indices:
+            raise ValueError(
+                f"make_dictionary: expected every unit once and none of fairseq's special "
+                f"symbols, got {symbol!r} again; remove it"
+            )
+        dictionary.add_symbol(symbol)
+    return dictionary
+
+
+def load_dictionary(folder: Path) -> Dictionary:
+    """Reads folder/dict.txt; ValueError where it is missing, empty or no dictionary."""
+    path = Path(folder, DICTIONARY_FILE)
+    advice = f"run rnnprune prepare {folder}"
+    if not path.is_file():
+        raise ValueError(f"load_dictionary: expected {path}, got no such file; {advice}")
+    try:
+        # Given a name instead, fairseq raises a bare Exception where the encoding is another.
+        with open(path, encoding="utf-8") as file:
+            dictionary = Dictionary.load(file)
+    # fairseq raises RuntimeError for a unit that is there twice, UnicodeError is a ValueError.
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"load_dictionary: expected lines of a unit and a count in {path}, got {reason}; "
+            f"{advice}"
+        ) from error
+    if not symbols_of(dictionary):
+        raise ValueError(f"load_dictionary: expected units in {path}, got none; {advice}")
+    return dictionary
+
+
+def symbols_of(dictionary: Dictionary) -> list[str]:
+    """The units of a dictionary without its special symbols: what `make_dictionary` takes."""
+    return dictionary.symbols[dictionary.nspecial :]
+
+
+def encode(text: str, units: Units, dictionary: Dictionary) -> Tensor:
+    """Text to indices, int64 [U], without an end symbol; an unknown unit is `<unk>`."""
+    return torch.tensor([dictionary.index(s) for s in units.encode(text)], dtype=torch.int64)
+
+
+def decode(indices: Iterable[int], units: Units, dictionary: Dictionary) -> str:
+    """Indices to text; special symbols, padding among them, are left out."""
+    return units.decode(dictionary[int(i)] for i in indices if int(i) >= dictionary.nspecial)

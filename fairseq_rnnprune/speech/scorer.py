@@ -1,0 +1,70 @@
+"""Character and word error rate for fairseq-generate: `--scoring cer_wer`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.scoring import BaseScorer
+
+from fairseq_rnnprune.speech import require
+
+
+@dataclass
+class CERScorerConfig(FairseqDataclass):
+    """`cer_wer` has no options."""
+
+
+class CERScorer(BaseScorer):
+    """Edits over reference length, summed over all utterances, in percent.
+
+    Characters are those of the text without blanks around it, a space between words counts as
+    one; words are what blanks separate. Case and punctuation count. `letter_errors` and `letters`
+    leave all blanks out: some papers and programs publish that as their character error rate.
+    """
+
+    def __init__(self, cfg: Any = None):
+        super().__init__(cfg)
+        self._distance = require("editdistance").eval
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all utterances."""
+        self.ref, self.pred = [], []
+        self.character_errors = self.characters = 0
+        self.letter_errors = self.letters = 0
+        self.word_errors = self.words = 0
+
+    def add_string(self, ref: str, pred: str) -> None:
+        """Counts an utterance: what was said, and what was understood."""
+        super().add_string(ref, pred)
+        self.character_errors += self._distance(ref.strip(), pred.strip())
+        self.characters += len(ref.strip())
+        words, found = ref.split(), pred.split()
+        self.word_errors += self._distance(words, found)
+        self.words += len(words)
+        self.letter_errors += self._distance("".join(words), "".join(found))
+        self.letters += len("".join(words))
+
+    def score(self) -> float:
+        """The character error rate."""
+        return _percent(self.character_errors, self.characters)
+
+    def word_error_rate(self) -> float:
+        """The word error rate."""
+        return _percent(self.word_errors, self.words)
+
+    def letter_error_rate(self) -> float:
+        """The character error rate without blanks."""
+        return _percent(self.letter_errors, self.letters)
+
+    def result_string(self) -> str:
+        """Both rates: "CER: 7.30 WER: 17.60 (130 utterances)"."""
+        rates = f"CER: {self.score():.2f} WER: {self.word_error_rate():.2f}"
+        return f"{rates} ({len(self.ref)} utterances)"
+
+
+def _percent(errors: int, length: int) -> float:
+    """100 * errors / length; without any reference, inf unless nothing was understood either."""
+    if length == 0:
+        return float("inf") if errors else 0.0
+    return 100.0 * errors / length

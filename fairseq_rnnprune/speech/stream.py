@@ -1,0 +1,110 @@
+"""Audio as it comes: from a file or standard input in chunks, through features and model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fairseq_rnnprune.speech import require
+
+from .audio import AudioError, measure_audio
+from .config import SpeechConfig
+from .features import FeatureStream, normalize
+
+STDIN = Path("-")
+# libsndfile's length of a file that does not tell it.
+_UNKNOWN = 1 << 40
+
+
+class StreamingSearch:
+    """A model and a search over the labellings of one utterance, fed with audio.
+
+    `search` is a search of ctc.py, not yet used. What it holds at the end is what it would hold
+    after the whole utterance at once. ValueError for a model that needs the future, and for
+    features that are normalised by utterance.
+    """
+
+    def __init__(self, model: Any, config: SpeechConfig, search: Any):
+        if config.normalization != "global":
+            raise ValueError(
+                "StreamingSearch: expected features with normalization global, got "
+                f"{config.normalization}, whose mean is known at the end only; train after "
+                "rnnprune prepare --normalization global, or leave --stream out"
+            )
+        self._model, self._config, self.search = model, config, search
+        self._stream = model.stream()
+        self._features = FeatureStream(config)
+        self.input_frames = 0
+
+    @torch.no_grad()
+    def push(self, audio: np.ndarray) -> None:
+        """Takes float32 [N] at the config's sample rate."""
+        self._push_features(self._features.push(audio))
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Ends the utterance."""
+        self._push_features(self._features.finish())
+        # A model need not have an answer to nothing at all.
+        if self.input_frames:
+            self.search.push(self._stream.finish().float().numpy())
+
+    def _push_features(self, features: np.ndarray) -> None:
+        if not len(features):
+            return
+        self.input_frames += len(features)
+        features = torch.from_numpy(normalize(features, self._config))
+        self.search.push(self._stream.push(features).float().numpy())
+
+
+def read_chunks(path: Path, sample_rate: int, milliseconds: float) -> Iterator[np.ndarray]:
+    """Yields a recording in chunks, float32 [N] at `sample_rate`, their channels' mean.
+
+    The last chunk may be shorter. The path `-` is standard input: samples of 16 bits, little
+    endian, one channel, at `sample_rate`, without a header. AudioError as from `read_audio`.
+    """
+    if path == STDIN:
+        yield from _read_raw(sample_rate, milliseconds)
+        return
+    measure_audio(path, sample_rate)
+    with require("soundfile").SoundFile(str(path)) as file:
+        rate, taken = file.samplerate, 0
+        size = max(1, round(rate * milliseconds / 1000))
+        resampler = None
+        if rate != sample_rate:
+            resampler = require("soxr").ResampleStream(rate, sample_rate, 1, dtype="float32")
+        while True:
+            try:
+                audio = file.read(size, dtype="float32", always_2d=True).mean(axis=1)
+            except RuntimeError as error:
+                raise _bad(path, f"{error}") from error
+            if not np.isfinite(audio).all():
+                raise _bad(path, f"expected finite samples, got others after {taken / rate:.2f} s")
+            taken += len(audio)
+            is_last = len(audio) < size
+            if resampler is not None:
+                audio = resampler.resample_chunk(audio, last=is_last)
+            if len(audio):
+                yield audio
+            if is_last:
+                break
+        if taken < file.frames < _UNKNOWN:
+            raise _bad(path, f"cut off: expected {file.frames} samples, got {taken}")
+
+
+def _read_raw(sample_rate: int, milliseconds: float) -> Iterator[np.ndarray]:
+    size = 2 * max(1, round(sample_rate * milliseconds / 1000))
+    # read, unlike read1, waits for a whole chunk.
+    while data := sys.stdin.buffer.read(size):
+        if len(data) % 2:
+            raise _bad(STDIN, "expected samples of 2 bytes, got half of the last one")
+        yield np.frombuffer(data, dtype="<i2").astype(np.float32) / 32768
+
+
+def _bad(path: Path, problem: str) -> AudioError:
+    return AudioError(" ".join(f"{path}: {problem}".split()))

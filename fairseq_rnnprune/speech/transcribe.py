@@ -1,0 +1,195 @@
+"""The subcommand `rnnprune transcribe`: recordings to text, whole or as they come."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .transcript import Transcript
+
+# torch and fairseq are imported when the subcommand runs: --help answers at once.
+
+# What soundfile reads and people have.
+SUFFIXES = (
+    *(".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus"),
+    *(".rf64", ".w64", ".wav"),
+)
+
+
+def add_transcribe(subcommands: argparse._SubParsersAction) -> None:
+    """Adds `rnnprune transcribe`."""
+    parser = subcommands.add_parser(
+        "transcribe",
+        help="turn recordings into text",
+        description="Turns recordings into text with a model of the task rnnprune_speech, on the "
+        "CPU: a line with path and text by recording, or the text alone for a single one. "
+        "Recordings that cannot be used are named on standard error; the exit status is then 2.",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a checkpoint of fairseq-train")
+    parser.add_argument(
+        "audio",
+        nargs="+",
+        type=Path,
+        metavar="AUDIO",
+        help="recordings, or folders with recordings at any depth; with --stream also -, standard "
+        "input (16 bits, little endian, one channel, the model's sample rate, no header)",
+    )
+    parser.add_argument(
+        "--beam",
+        type=int,
+        default=1,
+        metavar="N",
+        help="prefixes of the beam search (default: 1, the best path)",
+    )
+    parser.add_argument(
+        "--lm",
+        type=Path,
+        metavar="PATH",
+        help="language model: a checkpoint of rnnprune_gru_lm over the same dict.txt, or a file "
+        "of KenLM over words (needs the library kenlm); use it with --beam 16 or more",
+    )
+    parser.add_argument(
+        "--lm-weight", type=float, metavar="W", help="of the language model (default: 0.5)"
+    )
+    parser.add_argument(
+        "--packed",
+        choices=("auto", "dense", "fp32", "bf16", "int8"),
+        help="weights: auto (packed where that is faster), dense, or packed with such values "
+        "(default: as the model was trained, else auto)",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="recordings at a time (default: 1)"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print a JSON object by recording: path, seconds, text, words with start and end",
+    )
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="take the audio in chunks, as they come; needs a unidirectional model",
+    )
+    parser.add_argument(
+        "--chunk-ms", type=float, metavar="MS", help="length of a chunk (default: 100)"
+    )
+    parser.set_defaults(run=run_transcribe)
+
+
+def run_transcribe(args: argparse.Namespace) -> None:
+    """Prints transcripts as they are made; ValueError at the end if a recording had none."""
+    _check_options(args)
+    try:
+        _transcribe(args)
+    # A library of the extras is missing: its message says how to install it.
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    if args.lm is None and args.lm_weight is not None:
+        raise ValueError("--lm-weight: expected --lm PATH as well, got none; name a language model")
+    if args.batch_size is not None and (args.batch_size < 1 or args.stream):
+        rule = "no --batch-size with --stream" if args.stream else "a batch size >= 1"
+        raise ValueError(f"--batch-size: expected {rule}, got {args.batch_size}")
+    if args.chunk_ms is not None and (not args.chunk_ms > 0 or not args.stream):
+        rule = "a length in ms > 0" if args.stream else "--stream as well"
+        raise ValueError(f"--chunk-ms: expected {rule}, got {args.chunk_ms}")
+    if Path("-") in args.audio and not args.stream:
+        raise ValueError("transcribe: expected --stream for -, standard input, got none; add it")
+
+
+def _transcribe(args: argparse.Namespace) -> None:
+    from .generator import LM_WEIGHT, CTCGenerator
+    from .loading import load_language_model, load_speech_model
+    from .transcript import transcribe_files, transcribe_streams
+
+    speech = load_speech_model(args.model, args.packed)
+    language_model = None if args.lm is None else load_language_model(args.lm, speech)
+    generator = CTCGenerator(
+        [speech.model],
+        speech.dictionary,
+        beam=args.beam,
+        lm_model=language_model,
+        lm_weight=LM_WEIGHT if args.lm_weight is None else args.lm_weight,
+    )
+    # One recording that is named needs no name in the output.
+    is_single = len(args.audio) == 1 and not args.audio[0].is_dir()
+    paths = _find_audio(args.audio)
+    if args.stream:
+        show = _show if sys.stdout.isatty() and not args.json else None
+        found = transcribe_streams(paths, speech, generator, args.chunk_ms or 100.0, show)
+    else:
+        found = transcribe_files(paths, speech, generator, args.batch_size or 1)
+    good = bad = 0
+    for result in found:
+        if isinstance(result, ValueError):
+            bad += 1
+            print(f"rnnprune transcribe: {result}", file=sys.stderr, flush=True)
+            continue
+        good += 1
+        _print(result, is_single, args)
+    if bad:
+        raise ValueError(
+            f"transcribe: expected recordings, got {bad} of {good + bad} that cannot be used; they "
+            "are named above"
+        )
+
+
+def _print(transcript: Transcript, is_single: bool, args: argparse.Namespace) -> None:
+    report = _latency(transcript.latencies)
+    if args.json:
+        names = ("word", "start", "end")
+        line = {
+            "path": str(transcript.path),
+            "seconds": round(transcript.seconds, 3),
+            "text": transcript.text,
+            "words": [dict(zip(names, word, strict=True)) for word in transcript.words],
+        }
+        print(json.dumps(line | ({"latency_ms": report} if report else {})), flush=True)
+        return
+    print(transcript.text if is_single else f"{transcript.path}\t{transcript.text}", flush=True)
+    if report:
+        print(
+            f"{transcript.path}: {report['chunks']} chunks, latency per chunk "
+            f"{report['median']:.1f} ms (median), {report['greatest']:.1f} ms (greatest)",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _latency(latencies: Sequence[float]) -> dict[str, float]:
+    """From having a chunk to having its text; the end of the audio counts as a chunk."""
+    if not latencies:
+        return {}
+    return {
+        "chunks": len(latencies),
+        "median": round(statistics.median(latencies), 3),
+        "greatest": round(max(latencies), 3),
+    }
+
+
+def _find_audio(paths: Iterable[Path]) -> Iterator[Path | ValueError]:
+    """Files as they are; what is a recording by its name in folders, sorted."""
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        files = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        found = sorted(files)
+        yield from found
+        if not found:
+            yield ValueError(f"{path}: expected recordings ({' '.join(SUFFIXES)}), got none")
+
+
+def _show(text: str) -> None:
+    """Replaces the terminal's line by the end of the text."""
+    width = shutil.get_terminal_size().columns - 1
+    print(f"\r\x1b[K{text[-width:]}", end="", flush=True)

@@ -1,0 +1,198 @@
+"""Transcripts of recordings, whole or as they come; what cannot be used is named in its place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .audio import AudioError, read_audio
+from .features import SHIFT_MS, WINDOW_MS, log_mel, normalize
+from .stream import StreamingSearch, read_chunks
+
+if TYPE_CHECKING:
+    from .generator import CTCGenerator
+    from .loading import SpeechModel
+
+# A recording, or what was wrong with a name before it was opened.
+Source = Path | ValueError
+
+
+@dataclass
+class Transcript:
+    """A recording's text; words are (word, start, end) in seconds; latencies in ms by chunk."""
+
+    path: Path
+    seconds: float
+    text: str
+    words: list[tuple[str, float, float]]
+    latencies: list[float] = field(default_factory=list)
+
+
+class _Loaded(NamedTuple):
+    path: Path
+    seconds: float
+    features: np.ndarray
+
+
+def transcribe_files(
+    sources: Iterable[Source], speech: SpeechModel, generator: CTCGenerator, batch_size: int = 1
+) -> Iterator[Transcript | ValueError]:
+    """Transcripts or errors in the order of the sources, `batch_size` recordings at a time."""
+    pending: list[_Loaded | ValueError] = []
+    for source in sources:
+        pending.append(_load(source, speech))
+        if sum(isinstance(item, _Loaded) for item in pending) == batch_size:
+            yield from _decode(pending, speech, generator)
+            pending = []
+    yield from _decode(pending, speech, generator)
+
+
+def transcribe_streams(
+    sources: Iterable[Source],
+    speech: SpeechModel,
+    generator: CTCGenerator,
+    chunk_ms: float = 100.0,
+    show: Callable[[str], None] | None = None,
+) -> Iterator[Transcript | ValueError]:
+    """As `transcribe_files`, chunk by chunk; `show` gets the text after every chunk, then "".
+
+    ValueError at once if the model cannot stream.
+    """
+    # That is no matter of a recording.
+    StreamingSearch(speech.model, speech.config, generator.search())
+    for source in sources:
+        if isinstance(source, ValueError):
+            yield source
+            continue
+        streaming = StreamingSearch(speech.model, speech.config, generator.search())
+        try:
+            result = _stream(source, streaming, speech, chunk_ms, show)
+        except ValueError as error:
+            result = error
+        if show is not None:
+            show("")
+        yield result
+
+
+def find_words(
+    symbols: Sequence[str],
+    frames: Sequence[int],
+    space: str,
+    frame_seconds: float,
+    seconds: float,
+) -> list[tuple[str, float, float]]:
+    """Words with the start of their first symbol's frame and the end of their last one's.
+
+    frames: by symbol, as in Hypothesis. Words begin after a `space`, which may be a part of a
+    symbol. No time is beyond `seconds`, the recording's end.
+    """
+    words: list[tuple[str, float, float]] = []
+    begins = True
+    for symbol, frame in zip(symbols, frames, strict=True):
+        start, end = (round(min(edge * frame_seconds, seconds), 3) for edge in (frame, frame + 1))
+        for character in symbol:
+            if character == space:
+                begins = True
+            elif begins:
+                words.append((character, start, end))
+                begins = False
+            else:
+                word, first, _ = words[-1]
+                words[-1] = (word + character, first, end)
+    return words
+
+
+def _load(source: Source, speech: SpeechModel) -> _Loaded | ValueError:
+    if isinstance(source, ValueError):
+        return source
+    config = speech.config
+    try:
+        audio = read_audio(source, config.sample_rate)
+        features = normalize(log_mel(audio, config), config)
+        seconds = len(audio) / config.sample_rate
+        _check_length(source, len(features), seconds, speech)
+    except ValueError as error:
+        return error
+    return _Loaded(source, seconds, features)
+
+
+def _decode(
+    items: Sequence[_Loaded | ValueError], speech: SpeechModel, generator: CTCGenerator
+) -> Iterator[Transcript | ValueError]:
+    """Decodes what could be loaded as one batch."""
+    loaded = [item for item in items if isinstance(item, _Loaded)]
+    hypotheses: Iterator[Any] = iter(())
+    if loaded:
+        net_input = _batch([torch.from_numpy(item.features) for item in loaded])
+        outputs = generator.generate([speech.model], {"net_input": net_input})
+        hypotheses = (best for best, *_ in outputs)
+    for item in items:
+        if isinstance(item, ValueError):
+            yield item
+            continue
+        best = next(hypotheses)
+        tokens, frames = best["tokens"].tolist(), best["frames"].tolist()
+        yield _transcript(item.path, item.seconds, tokens, frames, speech)
+
+
+def _batch(sources: Sequence[Tensor]) -> dict[str, Tensor | None]:
+    lengths = torch.tensor([len(source) for source in sources])
+    source = torch.nn.utils.rnn.pad_sequence(list(sources), batch_first=True)
+    mask = torch.arange(source.shape[1]) >= lengths[:, None]
+    return {"source": source, "padding_mask": mask if mask.any() else None}
+
+
+def _stream(
+    path: Path,
+    streaming: StreamingSearch,
+    speech: SpeechModel,
+    chunk_ms: float,
+    show: Callable[[str], None] | None,
+) -> Transcript:
+    rate, samples, latencies = speech.config.sample_rate, 0, []
+    begin = time.perf_counter()
+
+    def text_of_chunk(final: bool) -> Any:
+        best = streaming.search.results(final=final)[0]
+        text = speech.text(best.tokens)
+        latencies.append(1000 * (time.perf_counter() - begin))
+        if show is not None:
+            show(text)
+        return best
+
+    for audio in read_chunks(path, rate, chunk_ms):
+        samples += len(audio)
+        begin = time.perf_counter()
+        streaming.push(audio)
+        text_of_chunk(final=False)
+    begin = time.perf_counter()
+    streaming.finish()
+    best = text_of_chunk(final=True)
+    _check_length(path, streaming.input_frames, samples / rate, speech)
+    transcript = _transcript(path, samples / rate, best.tokens, best.frames, speech)
+    transcript.latencies = latencies
+    return transcript
+
+
+def _check_length(path: Path, frames: int, seconds: float, speech: SpeechModel) -> None:
+    if not frames or speech.model.output_lengths(frames) < 1:
+        raise AudioError(
+            f"{path}: expected audio of at least a window of {WINDOW_MS} ms, got "
+            f"{1000 * seconds:.1f} ms"
+        )
+
+
+def _transcript(
+    path: Path, seconds: float, tokens: Sequence[int], frames: Sequence[int], speech: SpeechModel
+) -> Transcript:
+    frame_seconds = speech.model.frame_stride * SHIFT_MS / 1000
+    space = speech.units.reserved
+    words = find_words(speech.symbols(tokens), frames, space, frame_seconds, seconds)
+    return Transcript(path, seconds, speech.text(tokens), words)

@@ -1,0 +1,52 @@
+"""Small real runs of fairseq's commands on a made-up corpus of recordings, in this process."""
+
+from pathlib import Path
+
+from fairseq import options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq_cli import generate, train
+from speech_corpus import make_corpus
+
+import fairseq_rnnprune.plugin  # noqa: F401
+from fairseq_rnnprune import cli
+
+MODEL = (
+    *("--task", "rnnprune_speech", "--arch", "rnnprune_deepspeech2", "--hidden-size", "16"),
+    *("--conv-channels", "12", "--dropout", "0.1"),
+)
+PRUNED = (
+    *("--optimizer", "pruned", "--prune-types", "recurrent,input", "--prune-sparsity", "0.8"),
+    *("--prune-start", "1", "--prune-end", "5", "--prune-freq", "2"),
+)
+
+
+def prepare_corpus(folder: Path) -> Path:
+    """Writes a corpus and prepares it as `rnnprune prepare` does."""
+    make_corpus(folder)
+    assert cli.main(["prepare", str(folder), "--mel-bins", "20"]) == 0
+    return folder
+
+
+def run_train(data: Path, save_dir: Path, *more: str) -> Path:
+    """Runs fairseq-train for six updates, unless told otherwise; returns its last checkpoint."""
+    arguments = [
+        str(data),
+        *MODEL,
+        *("--criterion", "ctc", "--zero-infinity", "--post-process", "letter"),
+        *("--save-dir", str(save_dir), "--seed", "3", "--batch-size", "4", "--lr", "0.01"),
+        *("--clip-norm", "1.0", "--max-update", "6", "--optimizer", "adam", "--num-workers", "0"),
+        *("--required-batch-size-multiple", "1", "--cpu", "--no-epoch-checkpoints"),
+        *("--log-format", "json", "--log-interval", "1", *more),
+    ]
+    args = options.parse_args_and_arch(options.get_training_parser(), arguments)
+    train.main(convert_namespace_to_omegaconf(args))
+    return save_dir / "checkpoint_last.pt"
+
+
+def run_generate(data: Path, checkpoint: Path, *more: str) -> None:
+    """Runs fairseq-generate, which prints to standard output."""
+    arguments = [str(data), "--task", "rnnprune_speech", "--path", str(checkpoint), "--cpu"]
+    arguments += ["--batch-size", "3", "--beam", "1", "--num-workers", "0"]
+    arguments += ["--post-process", "letter", "--scoring", "cer_wer", *more]
+    args = options.parse_args_and_arch(options.get_generation_parser(), arguments)
+    generate.main(convert_namespace_to_omegaconf(args))

@@ -1,0 +1,122 @@
+"""Audio files: what is read, and what is refused by name."""
+
+import numpy as np
+import pytest
+import soundfile
+from speech_corpus import RATE, make_damaged, tone
+
+from fairseq_rnnprune.speech import require
+from fairseq_rnnprune.speech.audio import AudioError, measure_audio, read_audio, resampled_length
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype"),
+    [("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "FLOAT"), ("flac", None), ("aiff", None)],
+)
+def test_formats(tmp_path, kind, subtype):
+    audio = tone(5000)
+    soundfile.write(tmp_path / f"a.{kind}", audio, RATE, subtype=subtype)
+    found = read_audio(tmp_path / f"a.{kind}", RATE)
+    assert found.dtype == np.float32 and found.shape == (5000,)
+    np.testing.assert_allclose(found, audio, rtol=0, atol=2**-15)
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [("ogg", "VORBIS"), ("ogg", "OPUS"), ("mp3", None)])
+def test_lossy_formats(tmp_path, kind, subtype):
+    audio = tone(48000)
+    soundfile.write(tmp_path / f"a.{kind}", audio, RATE, subtype=subtype)
+    found = read_audio(tmp_path / f"a.{kind}", RATE)
+    assert found.shape == (48000,)
+    assert measure_audio(tmp_path / f"a.{kind}", RATE) == (48000, 48000)
+    assert np.corrcoef(found, audio)[0, 1] > 0.9
+
+
+def test_more_than_a_block_is_read_whole(tmp_path):
+    audio = tone((1 << 20) + 77)
+    soundfile.write(tmp_path / "a.wav", audio, RATE, subtype="FLOAT")
+    assert np.array_equal(read_audio(tmp_path / "a.wav", RATE), audio)
+    soundfile.write(tmp_path / "b.wav", audio[: 1 << 20], RATE, subtype="FLOAT")
+    assert len(read_audio(tmp_path / "b.wav", RATE)) == 1 << 20
+
+
+def test_channels_are_averaged(tmp_path):
+    left, right = tone(5000), tone(5000, seed=1)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, right], 1), RATE, subtype="FLOAT")
+    found = read_audio(tmp_path / "a.wav", RATE)
+    np.testing.assert_allclose(found, (left + right) / 2, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_other_rates_are_resampled(tmp_path, rate):
+    audio = tone(rate, rate)
+    soundfile.write(tmp_path / "a.wav", audio, rate)
+    found = read_audio(tmp_path / "a.wav", RATE)
+    assert measure_audio(tmp_path / "a.wav", RATE) == (rate, len(found)) == (rate, RATE)
+    # The tone is still one of 440 Hz: 440 periods in this second.
+    assert np.argmax(np.abs(np.fft.rfft(found))) == 440
+
+
+@pytest.mark.parametrize("samples", [1, 2, 441, 1000, 44101])
+def test_the_length_after_resampling_is_known(tmp_path, samples):
+    for rate in (8000, 11025, 44100):
+        soundfile.write(tmp_path / "a.wav", tone(samples), rate)
+        found = len(read_audio(tmp_path / "a.wav", RATE))
+        assert found == resampled_length(samples, rate, RATE)
+
+
+def test_what_is_no_recording_is_named_in_one_line(tmp_path):
+    for message, path in make_damaged(tmp_path).items():
+        with pytest.raises(AudioError) as caught:
+            read_audio(path, RATE)
+        assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_headers_show_what_needs_no_decoding(tmp_path):
+    decoded = {"cut.flac", "nan.wav", "inf.wav"}
+    for message, path in make_damaged(tmp_path).items():
+        if path.name in decoded:
+            assert measure_audio(path, RATE) == (32000, 32000)
+            continue
+        with pytest.raises(AudioError) as caught:
+            measure_audio(path, RATE)
+        assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "aiff", "ogg", "mp3"])
+@pytest.mark.parametrize("part", [0.001, 0.05, 0.5, 0.9])
+def test_wherever_a_file_is_cut_it_is_noticed(tmp_path, kind, part):
+    path = tmp_path / f"a.{kind}"
+    soundfile.write(path, tone(80000), RATE)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(part * len(data))])
+    with pytest.raises(AudioError, match=r"a\.\w+: (cut off|expected)"):
+        read_audio(path, RATE)
+
+
+def test_a_wav_file_from_a_pipe_has_no_length_to_break(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(5000), RATE)
+    data = bytearray(path.read_bytes())
+    data[4:8] = data[40:44] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+    assert len(read_audio(path, RATE)) == 5000
+
+
+def test_other_chunks_of_a_wav_file_are_passed_over(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(5000), RATE)
+    data = path.read_bytes()
+    odd = b"note" + (3).to_bytes(4, "little") + b"abc\0"
+    path.write_bytes(data[:36] + odd + data[36:])
+    assert len(read_audio(path, RATE)) == 5000
+    path.write_bytes(data[:36] + odd + data[36:-2])
+    with pytest.raises(AudioError, match="cut off: expected 10056 bytes, got 10054"):
+        read_audio(path, RATE)
+
+
+def test_a_missing_library_is_named_with_the_command_that_installs_it():
+    with pytest.raises(
+        ImportError, match=r"no_such_library.*pip install 'fairseq_rnnprune\[speech\]'"
+    ):
+        require("no_such_library")
