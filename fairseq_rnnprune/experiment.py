@@ -25,6 +25,7 @@ PACKAGES = (
     "hydra-core",
     "omegaconf",
     "sentencepiece",
+    "sacrebleu",
 )
 
 
@@ -80,20 +81,30 @@ def calibrated_q(dense: Path) -> str:
 
 
 def count_parameters(checkpoint: Path) -> dict[str, int]:
-    """Parameters of the model, and those that are not zero."""
-    tensors = [t for t in read_checkpoint(checkpoint).model.values() if t.is_floating_point()]
+    """Parameters of the model, tied ones once, and those that are not zero."""
+    tensors = read_checkpoint(checkpoint).model.values()
+    tensors = {t.data_ptr(): t for t in tensors if t.is_floating_point()}.values()
     return {
         "parameters": sum(t.numel() for t in tensors),
         "kept_parameters": sum(int(t.count_nonzero()) for t in tensors),
     }
 
 
-def last_training_row(log: Path) -> dict[str, Any]:
-    """The last `train` summary of a fairseq JSON log: keys without the prefix `train_`."""
+def training_rows(log: Path) -> list[dict[str, Any]]:
+    """The `train` summary of every epoch in a fairseq JSON log: keys without `train_`.
+
+    Of an epoch that was interrupted and summed up twice, the last one.
+    """
     rows = re.findall(r"\| train \| (\{.*\})", log.read_text(encoding="utf-8"))
     if not rows:
-        raise ValueError(f"last_training_row: expected fairseq's JSON log, got no row in {log}")
-    return {key.removeprefix("train_"): value for key, value in json.loads(rows[-1]).items()}
+        raise ValueError(f"training_rows: expected fairseq's JSON log, got no row in {log}")
+    epochs = {row["epoch"]: row for row in map(json.loads, rows)}
+    return [{k.removeprefix("train_"): v for k, v in row.items()} for row in epochs.values()]
+
+
+def training_seconds(log: Path) -> float:
+    """Seconds of all updates, validation left out; fairseq's `wall` is 0 after a resume."""
+    return sum(float(row["train_wall"]) for row in training_rows(log))
 
 
 def environment() -> dict[str, Any]:

@@ -44,7 +44,7 @@ def make_damaged(folder: Path) -> dict[str, Path]:
     audio = tone(32000)
     bad = {
         "No such file": folder / "missing.wav",
-        "folder": folder / "folder.wav",
+        "got a folder": folder / "folder.wav",
         "empty one": folder / "empty.wav",
         "cannot be read": folder / "text.wav",
         "0 samples": folder / "nothing.wav",

@@ -20,9 +20,7 @@ def speech_task() -> SimpleNamespace:
     dictionary = Dictionary()
     for letter in "abcd|":
         dictionary.add_symbol(letter)
-    return SimpleNamespace(
-        config=SimpleNamespace(mel_bins=MEL_BINS), target_dictionary=dictionary
-    )
+    return SimpleNamespace(config=SimpleNamespace(mel_bins=MEL_BINS), target_dictionary=dictionary)
 
 
 def build(**options: object) -> DeepSpeech2:

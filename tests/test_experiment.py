@@ -25,12 +25,18 @@ def test_figures_are_read_from_fairseqs_output(tmp_path):
     assert experiment.perplexity(output) == (104.52, 82430)
     with pytest.raises(ValueError, match="expected the output of fairseq-eval-lm"):
         experiment.perplexity("nothing")
+
+
+def test_rows_of_a_log_that_was_resumed(tmp_path):
     log = tmp_path / "train.log"
-    log.write_text('x | INFO | train | {"epoch": 1, "train_wall": "7"}\nnoise\n')
-    assert experiment.last_training_row(log) == {"epoch": 1, "wall": "7"}
+    row = 'x | INFO | train | {{"epoch": {}, "train_ppl": "{}", "train_train_wall": "{}"}}\nnoise\n'
+    # The second epoch was begun, summed up, resumed and summed up again.
+    log.write_text(row.format(1, 9, 10) + row.format(2, 8, 4) + row.format(2, 7, 11))
+    assert [float(r["ppl"]) for r in experiment.training_rows(log)] == [9, 7]
+    assert experiment.training_seconds(log) == 21
     log.write_text("noise\n")
     with pytest.raises(ValueError, match="expected fairseq's JSON log, got no row"):
-        experiment.last_training_row(log)
+        experiment.training_rows(log)
 
 
 def test_a_result_names_command_seed_commit_machine_and_versions(tmp_path):

@@ -50,30 +50,44 @@ def log_of(rows):
         return np.log(np.array(rows, dtype=np.float64))
 
 
-class Bigrams:
-    """A language model of two tokens at a time; its states are the last token and a count."""
+class Histories:
+    """A language model in which everything before matters; its states are the tokens so far."""
 
     end = 2
 
     def __init__(self, C, seed=0):
-        self.table = random_log_probs(seed, C + 1, C)
+        self.C, self.seed = C, seed
+        self.table = None
         self.calls = 0
 
     def start(self):
-        return len(self.table) - 1
+        return ()
 
     def advance(self, states, tokens):
         assert len(states) == len(tokens) > 0
         self.calls += 1
-        return list(tokens)
+        return [(*state, token) for state, token in zip(states, tokens, strict=True)]
 
     def score(self, states):
-        return self.table[list(states)]
+        return np.stack([self.after(state) for state in states])
+
+    def after(self, tokens):
+        if self.table is not None:
+            return self.table[tokens[-1] if tokens else self.C]
+        return random_log_probs([self.seed, len(tokens), *tokens], 1, self.C)[0]
 
     def of(self, tokens):
         """Log-probability of a sentence."""
-        pairs = zip((self.start(), *tokens), (*tokens, self.end), strict=True)
-        return sum(self.table[pair] for pair in pairs)
+        sentence = (*tokens, self.end)
+        return sum(self.after(sentence[:i])[token] for i, token in enumerate(sentence))
+
+
+class Bigrams(Histories):
+    """All tokens are equally likely, unless a row of the table is changed; the last is a start."""
+
+    def __init__(self, C):
+        super().__init__(C)
+        self.table = log_of(np.full((C + 1, C), 1 / C))
 
 
 def test_the_best_labelling_need_not_be_that_of_the_best_path():
@@ -137,7 +151,7 @@ def test_its_probability_is_that_of_torch():
     bonus=st.floats(-2, 2),
 )
 def test_fusion_adds_the_whole_sentence(seed, T, lm_weight, bonus):
-    log_probs, lm = random_log_probs(seed, T, 4), Bigrams(4, seed)
+    log_probs, lm = random_log_probs(seed, T, 4), Histories(4, seed)
     found = prefix_beam_search(
         log_probs,
         forbidden=[lm.end],
@@ -160,8 +174,7 @@ def test_fusion_adds_the_whole_sentence(seed, T, lm_weight, bonus):
 def test_a_language_model_decides_between_tokens_that_sound_alike():
     log_probs = log_of([[0.02, 0.5, 0.0, 0.48]] * 2 + [[0.98, 0.01, 0.0, 0.01]])
     lm = Bigrams(4)
-    lm.table[:] = log_of([0.25] * 4)
-    lm.table[lm.start()] = log_of([0.1, 0.1, 0.1, 0.7])
+    lm.table[-1] = log_of([0.1, 0.1, 0.1, 0.7])
     options = {"forbidden": [lm.end], "beam": 8}
     assert prefix_beam_search(log_probs, **options)[0].tokens == (1,)
     assert prefix_beam_search(log_probs, language_model=lm, **options)[0].tokens == (1,)
@@ -172,7 +185,6 @@ def test_a_language_model_decides_between_tokens_that_sound_alike():
 
 def test_the_end_of_the_sentence_counts_at_the_end_only():
     lm = Bigrams(4)
-    lm.table[:] = log_of([0.25] * 4)
     # After token 1 a sentence never ends.
     lm.table[1] = log_of([0.4, 0.3, 0.0, 0.3])
     log_probs = log_of([[0.1, 0.8, 0.0, 0.1]])
@@ -211,6 +223,16 @@ def test_a_small_beam_finds_at_most_what_is_there(seed, beam, threshold):
         assert hypothesis.score <= expected[hypothesis.tokens][0] + 1e-9
         assert len(hypothesis.frames) == len(hypothesis.tokens)
         assert list(hypothesis.frames) == sorted(set(hypothesis.frames))
+
+
+@pytest.mark.parametrize("seed", [237, 249, 411, 816])
+def test_a_prefix_that_comes_back_is_the_same_prefix(seed):
+    # It left the beam, from which a longer one grew: both must not be found twice.
+    search = PrefixBeamSearch(4, token_threshold=-math.inf)
+    for row in random_log_probs(seed, 12, 3):
+        search.push(row[None])
+        found = search.results(4)
+        assert len({h.tokens for h in found}) == len(found)
 
 
 def test_a_wider_beam_than_needed_changes_nothing_on_peaked_outputs():

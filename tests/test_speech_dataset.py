@@ -144,6 +144,8 @@ def test_augmentation_depends_on_seed_epoch_and_index_only(utterances, folder):
     assert not any(same(dataset[i], first[i]) for i in range(8))
     other = augmented(utterances, folder, seed=2)
     assert not any(same(other[i], first[i]) for i in range(8))
+    twins = augmented([utterances[1]] * 2, folder)
+    assert not same(twins[0], twins[1])
     dataset.set_epoch(1)
     assert all(same(dataset[i], first[i]) for i in range(8))
 

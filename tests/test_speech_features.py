@@ -1,6 +1,7 @@
 """Log-mel features, as a whole and as the audio comes; their cache."""
 
 import logging
+import os
 import pickle
 import shutil
 
@@ -154,10 +155,13 @@ def test_whatever_changes_the_features_changes_their_key(corpus, audio, computed
     assert len(computed) == 4
     soundfile.write(audio, tone(5000), RATE)
     assert len(cache.features(audio, CONFIG)) == frame_count(5000, RATE)
+    os.utime(audio, ns=(0, 0))
+    cache.features(audio, CONFIG)
+    assert len(computed) == 6
     # Normalisation comes after the cache.
     statistics = {"normalization": "global", "mean": [0.0] * 20, "std": [1.0] * 20}
     cache.features(audio, SpeechConfig(mel_bins=20, **statistics))
-    assert len(computed) == 5
+    assert len(computed) == 6
 
 
 def test_a_data_folder_can_be_moved(corpus, audio, computed):
@@ -201,6 +205,7 @@ def test_a_disk_that_fills_up_is_no_end(corpus, audio, monkeypatch, caplog):
     cache = FeatureCache(corpus / "features")
 
     def full(self, data):
+        self.touch()
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)

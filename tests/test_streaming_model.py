@@ -1,6 +1,7 @@
 """A model fed in pieces gives what it gives for the whole utterance, and keeps little."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -15,22 +16,25 @@ VARIANTS = [
     {"cell": "relu", "lookahead": 1, "conv_stride": 1},
     {"front_end": "conv2d"},
 ]
-# Built once: hypothesis runs many examples.
-MODELS = [
-    build(**{**STREAMING, **options, "packed": packed})
-    for options in VARIANTS
-    for packed in ("dense", "fp32")
-]
-EXACT = [copy.deepcopy(model).double() for model in MODELS]
-for model in MODELS:
+each_form = pytest.mark.parametrize("packed", ["dense", "fp32"])
+each_variant = pytest.mark.parametrize("variant", range(len(VARIANTS)))
+
+
+@cache
+def models(variant, packed):
+    """The model as it runs, and in float64."""
+    model = build(**{**STREAMING, **VARIANTS[variant], "packed": packed})
+    exact = copy.deepcopy(model).double()
     model.make_generation_fast_()
+    return model, exact
 
 
-@pytest.mark.parametrize("number", range(len(MODELS)))
+@each_variant
+@each_form
 @settings(max_examples=25)
 @given(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=12), seed=st.integers(0, 99))
-def test_pieces_equal_the_whole(number, sizes, seed):
-    model = MODELS[number]
+def test_pieces_equal_the_whole(variant, packed, sizes, seed):
+    model, exact = models(variant, packed)
     features = torch.randn(sum(sizes), MEL_BINS, generator=torch.Generator().manual_seed(seed))
     stream = model.stream()
     pieces, received = [], 0
@@ -43,7 +47,7 @@ def test_pieces_equal_the_whole(number, sizes, seed):
     streamed = torch.cat([*pieces, stream.finish()])
     assert streamed.shape == (model.output_lengths(len(features)), 9)
     if len(features):
-        assert_close(streamed, log_probabilities(EXACT[number], features.double()))
+        assert_close(streamed, log_probabilities(exact, features.double()))
 
 
 def test_latency():
@@ -65,9 +69,10 @@ def kept_bytes(stream):
     return sum(tensor.untyped_storage().nbytes() for tensor in kept)
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_what_is_kept_does_not_grow(model):
-    stream = model.stream()
+@each_variant
+@each_form
+def test_what_is_kept_does_not_grow(variant, packed):
+    stream = models(variant, packed)[0].stream()
     sizes = []
     for _ in range(60):
         stream.push(torch.randn(6, MEL_BINS))
@@ -78,15 +83,16 @@ def test_what_is_kept_does_not_grow(model):
 
 
 def test_streams_of_one_model_do_not_meet():
-    model, features = MODELS[0], torch.randn(2, 20, MEL_BINS)
+    model, exact = models(0, "dense")
+    features = torch.randn(2, 20, MEL_BINS)
     streams = [model.stream(), model.stream()]
     parts = [[stream.push(frames[:11])] for stream, frames in zip(streams, features, strict=True)]
     for part, stream, frames in zip(parts, streams, features, strict=True):
         part += [stream.push(frames[11:]), stream.finish()]
-        assert_close(torch.cat(part), log_probabilities(EXACT[0], frames.double()))
+        assert_close(torch.cat(part), log_probabilities(exact, frames.double()))
 
 
-def test_no_gradient_and_no_memory_of_one():
+def test_no_gradient():
     model = build(**STREAMING)
     stream = model.stream()
     assert not stream.push(torch.randn(30, MEL_BINS, requires_grad=True)).requires_grad

@@ -15,9 +15,10 @@ from fairseq_rnnprune.experiment import (
     calibrated_q,
     count_parameters,
     fairseq,
-    last_training_row,
     perplexity,
     save_result,
+    training_rows,
+    training_seconds,
 )
 
 HERE = Path(__file__).resolve().parent
@@ -85,8 +86,8 @@ def main() -> None:
         "valid_perplexity": evaluate(data, checkpoint, "valid"),
         "test_perplexity": evaluate(data, checkpoint, "test"),
         # Of the last epoch, with dropout.
-        "training_perplexity": float(last_training_row(log)["ppl"]),
-        "training_seconds": float(last_training_row(log)["wall"]),
+        "training_perplexity": float(training_rows(log)[-1]["ppl"]),
+        "training_seconds": training_seconds(log),
     }
     path = save_result(
         HERE / "results",

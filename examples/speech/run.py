@@ -15,9 +15,9 @@ from pathlib import Path
 from fairseq_rnnprune.experiment import (
     count_parameters,
     fairseq,
-    last_training_row,
     rnnprune,
     save_result,
+    training_seconds,
 )
 from fairseq_rnnprune.speech.manifest import read_manifest
 
@@ -84,7 +84,7 @@ def main() -> None:
     figures = {
         **count_parameters(checkpoint),
         **{"test_cer": cer, "test_wer": wer, "valid_cer": valid_cer, "valid_wer": valid_wer},
-        "training_seconds": float(last_training_row(log)["wall"]),
+        "training_seconds": training_seconds(log),
     }
     path = save_result(
         HERE / "results",
@@ -104,7 +104,9 @@ def prepare(source: Path, data: Path) -> Path:
         for split in ("train", "valid", "test"):
             utterances = read_manifest(source.resolve() / f"{split}.tsv")
             rows = [(u.path, u.samples, u.speaker, u.text) for u in utterances]
-            lines = ["\t".join(map(str, row)) for row in [("path", "samples", "speaker", "text"), *rows]]
+            lines = [
+                "\t".join(map(str, row)) for row in [("path", "samples", "speaker", "text"), *rows]
+            ]
             (data / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         print(rnnprune("prepare", data, "--mel-bins", 40))
     return data

@@ -89,7 +89,7 @@ class SpeechConfig:
 
 
 def _whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if not isinstance(value, int) or value < least:
         raise ValueError(
             f"SpeechConfig: expected {name} to be a whole number >= {least}, got {value!r}"
         )

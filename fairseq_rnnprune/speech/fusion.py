@@ -54,7 +54,9 @@ class RecurrentLanguageModel:
                 "language_modeling"
             )
         check_same_symbols(decoder.dictionary.symbols, dictionary.symbols)
-        self._model, self._decoder = model.eval(), decoder
+        # Once prepared for inference, a model of fairseq returns nothing here.
+        model.eval()
+        self._model, self._decoder = model, decoder
         self._device = next(model.parameters()).device
         self.end = dictionary.eos()
 

@@ -65,7 +65,6 @@ class CTCGenerator:
             return GreedySearch(self.blank, self._forbidden)
         return PrefixBeamSearch(blank=self.blank, forbidden=self._forbidden, **self._options)
 
-    @torch.no_grad()
     def generate(
         self,
         models: Sequence[Any],
@@ -94,6 +93,7 @@ class CTCGenerator:
         return [_as_output(hypothesis, rows) for hypothesis in search.results(self.nbest)]
 
 
+@torch.no_grad()
 def log_probs_of(models: Sequence[Any], net_input: dict[str, Any]) -> list[np.ndarray]:
     """Log-probabilities [T', C] of every utterance, float32: the models' mean, normalised again.
 

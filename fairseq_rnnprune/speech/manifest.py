@@ -29,8 +29,8 @@ def read_manifest(path: Path) -> list[Utterance]:
     """
     path = Path(path)
     try:
-        # utf-8-sig drops the mark that Windows programs put first. Only \n ends a line here:
-        # splitlines() would also split a transcript at rarer characters.
+        # utf-8-sig drops the mark that Windows programs put first; read_text makes \n of their ends
+        # of lines. splitlines() would also split a transcript at rarer characters.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise ValueError(
@@ -59,7 +59,7 @@ def read_manifest(path: Path) -> list[Utterance]:
 
 
 def _fields(line: str, count: int, path: Path, number: int) -> list[str]:
-    fields = line.removesuffix("\r").split("\t")
+    fields = line.split("\t")
     if len(fields) != count:
         raise ValueError(
             f"read_manifest: expected {count} tab-separated fields, got {len(fields)} in line "

@@ -86,13 +86,10 @@ def run_prepare(args: argparse.Namespace) -> None:
     """Checks every split, then writes; prints what there is and how to go on."""
     from .cache import FOLDER, FeatureCache
     from .checks import check_audio, check_texts, keep_usable
-    from .features import FeatureStream
 
     config = SpeechConfig(sample_rate=args.sample_rate, mel_bins=args.mel_bins, units=args.units)
     manifests = _read_manifests(args.data)
     _check_writable(args.data)
-    # Before the first file is blamed for a setting that no file can meet.
-    FeatureStream(config)
     cache = FeatureCache(args.data / FOLDER)
     measured, problems = {}, {}
     with _progress() as progress:

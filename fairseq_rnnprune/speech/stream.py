@@ -14,11 +14,9 @@ from fairseq_rnnprune.speech import require
 
 from .audio import AudioError, measure_audio
 from .config import SpeechConfig
-from .features import FeatureStream, normalize
+from .features import SHIFT_MS, FeatureStream, normalize
 
 STDIN = Path("-")
-# libsndfile's length of a file that does not tell it.
-_UNKNOWN = 1 << 40
 
 
 class StreamingSearch:
@@ -41,6 +39,11 @@ class StreamingSearch:
         self._features = FeatureStream(config)
         self.input_frames = 0
 
+    @property
+    def waiting_ms(self) -> float:
+        """How much later audio the model has to hear before it says what a frame was."""
+        return float(self._stream.latency_frames * SHIFT_MS)
+
     @torch.no_grad()
     def push(self, audio: np.ndarray) -> None:
         """Takes float32 [N] at the config's sample rate."""
@@ -50,16 +53,12 @@ class StreamingSearch:
     def finish(self) -> None:
         """Ends the utterance."""
         self._push_features(self._features.finish())
-        # A model need not have an answer to nothing at all.
-        if self.input_frames:
-            self.search.push(self._stream.finish().float().numpy())
+        self.search.push(self._stream.finish().numpy())
 
     def _push_features(self, features: np.ndarray) -> None:
-        if not len(features):
-            return
         self.input_frames += len(features)
         features = torch.from_numpy(normalize(features, self._config))
-        self.search.push(self._stream.push(features).float().numpy())
+        self.search.push(self._stream.push(features).numpy())
 
 
 def read_chunks(path: Path, sample_rate: int, milliseconds: float) -> Iterator[np.ndarray]:
@@ -82,7 +81,8 @@ def read_chunks(path: Path, sample_rate: int, milliseconds: float) -> Iterator[n
             try:
                 audio = file.read(size, dtype="float32", always_2d=True).mean(axis=1)
             except RuntimeError as error:
-                raise _bad(path, f"{error}") from error
+                reason = getattr(error, "error_string", error)
+                raise _bad(path, f"cut off or damaged: got {taken} samples: {reason}") from error
             if not np.isfinite(audio).all():
                 raise _bad(path, f"expected finite samples, got others after {taken / rate:.2f} s")
             taken += len(audio)
@@ -93,7 +93,7 @@ def read_chunks(path: Path, sample_rate: int, milliseconds: float) -> Iterator[n
                 yield audio
             if is_last:
                 break
-        if taken < file.frames < _UNKNOWN:
+        if taken < file.frames:
             raise _bad(path, f"cut off: expected {file.frames} samples, got {taken}")
 
 

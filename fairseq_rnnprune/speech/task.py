@@ -104,7 +104,9 @@ class SpeechTask(FairseqTask):
         return {
             "config": self.config.to_dict(),
             "symbols": symbols_of(self._dictionary),
-            "sentencepiece": None if model is None else torch.tensor(list(model), dtype=torch.uint8),
+            "sentencepiece": None
+            if model is None
+            else torch.tensor(list(model), dtype=torch.uint8),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

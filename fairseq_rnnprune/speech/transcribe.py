@@ -7,9 +7,9 @@ import json
 import shutil
 import statistics
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .transcript import Transcript
@@ -144,7 +144,7 @@ def _transcribe(args: argparse.Namespace) -> None:
 
 
 def _print(transcript: Transcript, is_single: bool, args: argparse.Namespace) -> None:
-    report = _latency(transcript.latencies)
+    report = _latency(transcript)
     if args.json:
         names = ("word", "start", "end")
         line = {
@@ -153,26 +153,32 @@ def _print(transcript: Transcript, is_single: bool, args: argparse.Namespace) ->
             "text": transcript.text,
             "words": [dict(zip(names, word, strict=True)) for word in transcript.words],
         }
-        print(json.dumps(line | ({"latency_ms": report} if report else {})), flush=True)
+        print(json.dumps(line | report), flush=True)
         return
     print(transcript.text if is_single else f"{transcript.path}\t{transcript.text}", flush=True)
     if report:
+        latency = report["latency_ms"]
         print(
             f"{transcript.path}: {report['chunks']} chunks, latency per chunk "
-            f"{report['median']:.1f} ms (median), {report['greatest']:.1f} ms (greatest)",
+            f"{latency['median']:.1f} ms (median), {latency['greatest']:.1f} ms (greatest); the "
+            f"model waits for {latency['waiting']:.0f} ms of later audio",
             file=sys.stderr,
             flush=True,
         )
 
 
-def _latency(latencies: Sequence[float]) -> dict[str, float]:
-    """From having a chunk to having its text; the end of the audio counts as a chunk."""
+def _latency(transcript: Transcript) -> dict[str, Any]:
+    """What is reported of a stream; nothing of a recording that was taken whole."""
+    latencies = transcript.latencies
     if not latencies:
         return {}
     return {
         "chunks": len(latencies),
-        "median": round(statistics.median(latencies), 3),
-        "greatest": round(max(latencies), 3),
+        "latency_ms": {
+            "median": round(statistics.median(latencies), 3),
+            "greatest": round(max(latencies), 3),
+            "waiting": transcript.waiting_ms,
+        },
     }
 
 

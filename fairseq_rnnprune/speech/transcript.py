@@ -26,13 +26,18 @@ Source = Path | ValueError
 
 @dataclass
 class Transcript:
-    """A recording's text; words are (word, start, end) in seconds; latencies in ms by chunk."""
+    """A recording's text; words are (word, start, end) in seconds.
+
+    Of a stream: `latencies`, the milliseconds from having a chunk to having its text, where the end
+    of the audio counts as a chunk; `waiting_ms`, how much later audio the model waits for.
+    """
 
     path: Path
     seconds: float
     text: str
     words: list[tuple[str, float, float]]
     latencies: list[float] = field(default_factory=list)
+    waiting_ms: float = 0.0
 
 
 class _Loaded(NamedTuple):
@@ -177,7 +182,7 @@ def _stream(
     best = text_of_chunk(final=True)
     _check_length(path, streaming.input_frames, samples / rate, speech)
     transcript = _transcript(path, samples / rate, best.tokens, best.frames, speech)
-    transcript.latencies = latencies
+    transcript.latencies, transcript.waiting_ms = latencies, streaming.waiting_ms
     return transcript
 
 

@@ -1,0 +1,179 @@
+"""Real-time factor of speech models: audio to text, features included, one utterance at a time.
+
+    OMP_NUM_THREADS=1 python benchmarks/speech.py --checkpoint MODEL.pt --name trained
+    OMP_NUM_THREADS=1 python benchmarks/speech.py --size 2560x3
+
+A size is one of `rnnprune_deepspeech2`, with random weights pruned to 90 % in blocks of 16 x 4; a
+checkpoint's mask is its own. The audio is noise: the time does not depend on what is said. Every
+variant's log-probabilities must agree with float64 before it is timed.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+from collections.abc import Callable, Iterator
+
+# One thread (set before torch is loaded).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from harness import RESULTS, Candidate, block_mask, measure, parity, parser, summary  # noqa: E402
+from subjects import quantize  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+import fairseq_rnnprune.plugin  # noqa: E402, F401
+from fairseq_rnnprune.experiment import save_result  # noqa: E402
+from fairseq_rnnprune.layers import GRU  # noqa: E402
+from fairseq_rnnprune.models.deepspeech2 import (  # noqa: E402
+    SIZES,
+    DeepSpeech2,
+    DeepSpeech2Config,
+    named_size,
+)
+from fairseq_rnnprune.pruning import find_prunable  # noqa: E402
+from fairseq_rnnprune.sparse import SparseLinear  # noqa: E402
+from fairseq_rnnprune.speech.config import SpeechConfig  # noqa: E402
+from fairseq_rnnprune.speech.ctc import greedy  # noqa: E402
+from fairseq_rnnprune.speech.features import log_mel, normalize  # noqa: E402
+
+# Largest error / root mean square of the log-probabilities, which pass through all layers.
+LIMITS = {"dense": 1e-4, "dense-int8": 0.5, "fp32": 1e-4, "bf16": 0.1, "int8": 0.5}
+CLASSES = 32
+BLOCK = (16, 4)
+
+
+def main() -> None:
+    options = parser(__doc__, seconds=60.0, turn=0.3, out=RESULTS / "speech")
+    options.add_argument("--size", choices=SIZES)
+    options.add_argument("--checkpoint", help="of a trained rnnprune_deepspeech2")
+    options.add_argument("--name", help="of the checkpoint's result")
+    options.add_argument("--sparsity", type=float, default=0.9, help="of a size")
+    options.add_argument("--audio-seconds", type=float, default=4.0)
+    arguments = options.parse_args()
+    if (arguments.size is None) == (arguments.checkpoint is None):
+        options.error("expected either --size or --checkpoint")
+    torch.manual_seed(arguments.seed)
+    torch.set_grad_enabled(False)
+    if arguments.size:
+        name, config = arguments.size, SpeechConfig()
+        model = random_model(arguments.size, config, arguments.sparsity)
+        what = f"--size {name} --sparsity {arguments.sparsity:g}"
+    else:
+        name = arguments.name or "checkpoint"
+        model, config = load(arguments.checkpoint)
+        what = f"--checkpoint MODEL.pt --name {name}"
+    noise = np.random.default_rng(arguments.seed).standard_normal
+    audio = 0.1 * noise(round(arguments.audio_seconds * config.sample_rate)).astype(np.float32)
+    exact = transcriber(copy.deepcopy(model).double(), config, audio)()
+    sizes, candidates = {}, []
+    for variant, prepared in variants(model):
+        call = transcriber(prepared, config, audio)
+        candidates.append(Candidate(variant, call, exact, LIMITS[variant]))
+        sizes[variant] = stored_bytes(prepared)
+    errors = {candidate.name: parity(candidate) for candidate in candidates}
+    samples = measure(candidates, arguments.rounds, arguments.seconds, arguments.turn)
+    rows = summary(samples, errors, baselines=("dense", "dense-int8"))
+    for variant, row in rows.items():
+        row["rtf"] = row["us"] / 1e6 / arguments.audio_seconds
+        row["nbytes"] = sizes[variant]
+        print(f"{name} {variant}: real-time factor {row['rtf']:.5f}, {sizes[variant]:,} bytes")
+    path = save_result(
+        arguments.out,
+        f"rtf-{name}",
+        arguments.seed,
+        f"OMP_NUM_THREADS=1 python benchmarks/speech.py {what} "
+        f"--audio-seconds {arguments.audio_seconds:g} --seed {arguments.seed}",
+        {"parameters": sum(p.numel() for p in model.parameters()), **rows},
+    )
+    print(f"written to {path}")
+
+
+def random_model(size: str, config: SpeechConfig, sparsity: float) -> DeepSpeech2:
+    """A model of a named size, its recurrent layers pruned in random blocks."""
+    cfg = DeepSpeech2Config()
+    overrides = type("Overrides", (), {})()
+    named_size(*SIZES[size])(overrides)
+    for option, value in vars(overrides).items():
+        setattr(cfg, option, value)
+    model = DeepSpeech2(cfg, config.mel_bins, CLASSES).eval()
+    parameters = dict(model.named_parameters())
+    for prunable in find_prunable(parameters):
+        if prunable.type in ("recurrent", "input"):
+            weight = parameters[prunable.name]
+            weight *= block_mask(weight.shape, BLOCK, sparsity)
+    return model
+
+
+def load(checkpoint: str) -> tuple[DeepSpeech2, SpeechConfig]:
+    from fairseq.checkpoint_utils import load_model_ensemble_and_task
+
+    (model,), _, task = load_model_ensemble_and_task([checkpoint])
+    return model.eval(), task.config
+
+
+def variants(model: DeepSpeech2) -> Iterator[tuple[str, DeepSpeech2]]:
+    """The model dense in fp32 and int8, and packed in each format."""
+    yield "dense", model
+    # torch quantises no RNN with a ReLU.
+    if isinstance(model.rnn, GRU):
+        narrow = copy.deepcopy(model)
+        narrow.rnn = PlainGRU(narrow.rnn)
+        yield "dense-int8", quantize(narrow, {nn.GRU, nn.Linear})
+    for dtype in ("fp32", "bf16", "int8"):
+        packed = copy.deepcopy(model)
+        packed.rnn.pack(dtype)
+        yield dtype, packed
+
+
+class PlainGRU(nn.Module):
+    """A layer's GRU as the very type that torch quantises."""
+
+    def __init__(self, layer: GRU):
+        super().__init__()
+        self.gru = nn.GRU(
+            layer.input_size,
+            layer.hidden_size,
+            layer.num_layers,
+            batch_first=True,
+            bidirectional=layer.bidirectional,
+        ).eval()
+        self.gru.load_state_dict(layer.state_dict())
+
+    def forward(self, x: Tensor, lengths: None = None) -> tuple[Tensor, Tensor]:
+        return self.gru(x)
+
+
+def transcriber(
+    model: DeepSpeech2, config: SpeechConfig, audio: np.ndarray
+) -> Callable[[], Tensor]:
+    """From audio to the units of the best path; returns the log-probabilities on the way."""
+    dtype = next(model.front_end.parameters()).dtype
+
+    def transcribe() -> Tensor:
+        features = torch.from_numpy(normalize(log_mel(audio, config), config)).to(dtype)
+        output = model(features.unsqueeze(0))
+        log_probs = model.get_normalized_probs(output, log_probs=True)[:, 0]
+        greedy(log_probs.numpy())
+        return log_probs
+
+    return transcribe
+
+
+def stored_bytes(model: DeepSpeech2) -> int:
+    """Bytes of what this variant computes with: packed arrays, and what stays dense."""
+    packed = [m.W for m in model.rnn.modules() if isinstance(m, SparseLinear)]
+    if not packed:
+        file = io.BytesIO()
+        torch.save(model.state_dict(), file)
+        return file.tell()
+    rest = sum(p.numel() * p.element_size() for p in model.parameters())
+    rest -= sum(p.numel() * p.element_size() for p in model.rnn.parameters())
+    biases = sum(m.bias.nbytes for m in model.rnn.modules() if isinstance(m, SparseLinear))
+    return rest + biases + sum(W.nbytes for W in packed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,363 @@
+"""`rnnprune transcribe` as a user meets it, on models that fairseq-train wrote."""
+
+import argparse
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from cli_runs import save_dense
+from speech_corpus import RATE, make_damaged, tone
+from speech_runs import prepare_corpus, run_generate, run_train
+
+from fairseq_rnnprune import cli
+from fairseq_rnnprune.speech import transcribe
+from fairseq_rnnprune.speech.audio import AudioError, read_audio
+from fairseq_rnnprune.speech.stream import StreamingSearch, read_chunks
+from fairseq_rnnprune.speech.transcribe import add_transcribe
+from fairseq_rnnprune.speech.transcript import find_words
+
+STREAMING = ("--unidirectional", "--lookahead", "2", "--disable-validation")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return prepare_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def talkative(path):
+    """The checkpoint with an output layer that has something to say: a few updates teach blank."""
+    state = torch.load(path, weights_only=True)
+    torch.manual_seed(0)
+    state["model"]["output.weight"].normal_(std=3)
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    return talkative(run_train(data, folder, "--max-update", "2", "--disable-validation"))
+
+
+@pytest.fixture(scope="module")
+def streaming_model(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("streaming")
+    return talkative(run_train(data, folder, "--max-update", "2", *STREAMING))
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """The command: status, standard output, standard error."""
+    monkeypatch.setattr(cli, "COMMANDS", (add_transcribe,))
+
+    def command(*arguments):
+        status = cli.main(["transcribe", *map(str, arguments)])
+        return status, *capfd.readouterr()
+
+    return command
+
+
+def damaged_files(folder):
+    return [path for path in make_damaged(folder).values() if not path.is_dir()]
+
+
+def lines_of(out):
+    return dict(line.split("\t") for line in out.splitlines())
+
+
+@pytest.mark.parametrize("more", [[], ["--beam", "4"]])
+def test_it_says_what_fairseq_generate_says(run, data, model, capfd, more):
+    run_generate(data, model, *more)
+    expected = re.findall(r"^D-\d+\t\S+\t(.*)$", capfd.readouterr().out, re.M)
+    status, out, err = run(model, data / "flac", *more, "--batch-size", "3")
+    assert (status, err) == (0, "")
+    found = lines_of(out)
+    assert len(found) == 24 and list(found) == sorted(found)
+    assert [found[str(data / "flac" / f"test{i}.flac")] for i in range(8)] == [
+        " ".join(text.split()) for text in expected
+    ]
+    assert len(set(expected)) > 4, "the models must have something to say"
+
+
+def test_the_checkpoint_is_all_that_it_needs(run, data, model, tmp_path):
+    alone = shutil.copy(model, tmp_path / "model.pt")
+    state = torch.load(alone, weights_only=True)
+    state["cfg"]["task"]["data"] = str(tmp_path / "gone")
+    torch.save(state, alone)
+    audio = data / "flac" / "test0.flac"
+    assert run(alone, audio) == run(model, audio)
+
+
+def test_one_recording_needs_no_name(run, data, model):
+    status, out, _ = run(model, data / "flac" / "test0.flac")
+    assert status == 0 and out.count("\n") == 1 and "\t" not in out
+
+
+@pytest.mark.parametrize("packed", ["dense", "fp32", "bf16", "int8"])
+def test_packed_weights_say_the_same(run, data, model, packed, caplog):
+    caplog.set_level("INFO", "fairseq_rnnprune")
+    audio = sorted((data / "flac").glob("test*"))
+    expected = run(model, *audio)
+    caplog.clear()
+    found = run(model, *audio, "--packed", packed)
+    assert f"rnn (packed={packed})" in caplog.text
+    if packed in ("dense", "fp32"):
+        assert found == expected
+    assert lines_of(found[1]).keys() == lines_of(expected[1]).keys()
+
+
+def test_json_has_words_with_times(run, data, model):
+    status, out, _ = run(
+        model, data / "flac" / "test0.flac", data / "flac" / "test1.flac", "--json"
+    )
+    assert status == 0
+    for line, name in zip(out.splitlines(), ("test0.flac", "test1.flac"), strict=True):
+        read = json.loads(line)
+        path = data / "flac" / name
+        assert read["path"] == str(path)
+        assert read["seconds"] == soundfile.info(path).frames / RATE
+        assert " ".join(word["word"] for word in read["words"]) == read["text"]
+        times = [t for word in read["words"] for t in (word["start"], word["end"])]
+        assert all(0 <= t <= read["seconds"] for t in times)
+        assert all(word["start"] < word["end"] for word in read["words"])
+        assert list(read) == ["path", "seconds", "text", "words"]
+
+
+def test_bad_recordings_among_good_ones_are_named(run, data, model, tmp_path):
+    bad = damaged_files(tmp_path / "bad")
+    soundfile.write(tmp_path / "short.wav", tone(200), RATE)
+    good = [data / "flac" / f"test{i}.flac" for i in (0, 1)]
+    wrong = [*bad, tmp_path / "short.wav", tmp_path / "empty"]
+    (tmp_path / "empty").mkdir()
+    expected = lines_of(run(model, *good)[1])
+    for more in ([], ["--batch-size", "2"]):
+        status, out, err = run(model, good[0], *wrong, good[1], *more)
+        assert status == 2
+        assert lines_of(out) == expected
+        *named, last = err.splitlines()
+        assert f"got {len(wrong)} of {len(wrong) + 2} that cannot be used" in last
+        for line, path in zip(named, wrong, strict=True):
+            assert line.startswith(f"rnnprune transcribe: {path}: ")
+        assert "window of 25 ms, got 12.5 ms" in err and "expected recordings (" in err
+
+
+@pytest.mark.parametrize("more", [[], ["--beam", "4"], ["--chunk-ms", "17"], ["--packed", "fp32"]])
+def test_a_stream_says_the_same(run, data, streaming_model, more):
+    offline = [option for option in more if option not in ("--chunk-ms", "17")]
+    audio = sorted((data / "flac").glob("test*"))
+    status, out, err = run(streaming_model, *audio, "--stream", *more)
+    assert status == 0
+    assert out == run(streaming_model, *audio, *offline)[1]
+    assert len(err.splitlines()) == len(audio)
+    assert re.match(r".*test0.flac: \d+ chunks, latency per chunk [\d.]+ ms \(median\)", err)
+    assert any(lines_of(out).values())
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100])
+def test_a_stream_of_another_rate_says_the_same(run, streaming_model, tmp_path, rate):
+    path = tmp_path / "stereo.wav"
+    left = tone(rate, rate)
+    soundfile.write(path, np.stack([left, left[::-1]], axis=1), rate)
+    whole = read_audio(path, RATE)
+    chunks = list(read_chunks(path, RATE, 37.0))
+    assert len(chunks) > 8
+    np.testing.assert_allclose(np.concatenate(chunks), whole, atol=1e-6)
+    assert run(streaming_model, path, "--stream")[1] == run(streaming_model, path)[1]
+
+
+def test_a_stream_reports_its_latency(run, data, streaming_model):
+    path = data / "flac" / "test1.flac"
+    status, out, err = run(streaming_model, path, "--stream", "--json", "--chunk-ms", "50")
+    assert (status, err) == (0, "")
+    read = json.loads(out)
+    samples = soundfile.info(path).frames
+    # The end of the audio is a chunk of its own.
+    assert read["chunks"] == -(-samples // 800) + 1
+    latency = read["latency_ms"]
+    assert 0 < latency["median"] <= latency["greatest"]
+    # Half a kernel of 11 frames, and 2 frames of lookahead at a stride of 3.
+    assert latency["waiting"] == 10 * (5 + 2 * 3)
+
+
+def test_standard_input_is_a_stream(run, data, streaming_model, monkeypatch):
+    path = data / "flac" / "test2.flac"
+    samples, _ = soundfile.read(path, dtype="int16")
+    for extra, status in ((b"", 0), (b"x", 2)):
+        raw = io.BytesIO(samples.astype("<i2").tobytes() + extra)
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=raw))
+        found = run(streaming_model, "-", "--stream")
+        assert found[0] == status
+        assert found[1] == (run(streaming_model, path)[1] if status == 0 else "")
+    assert "expected samples of 2 bytes" in found[2]
+
+
+def test_a_stream_shows_the_text_as_it_grows(run, data, streaming_model, monkeypatch):
+    shown = []
+    monkeypatch.setattr(transcribe, "_show", shown.append)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    path = data / "flac" / "test3.flac"
+    _, out, _ = run(streaming_model, path, "--stream")
+    assert shown[-1] == "" and shown[-2] == out.rstrip("\n")
+    assert len(set(shown)) > 2 and shown[0] == ""
+
+
+def test_bad_recordings_in_a_stream_are_named(run, data, streaming_model, tmp_path):
+    bad = damaged_files(tmp_path / "bad")
+    soundfile.write(tmp_path / "short.wav", tone(200), RATE)
+    wrong = [*bad, tmp_path / "short.wav"]
+    good = data / "flac" / "test0.flac"
+    status, out, err = run(streaming_model, *wrong, good, "--stream", "--json")
+    assert status == 2
+    assert json.loads(out)["path"] == str(good)
+    *named, last = err.splitlines()
+    for line, path in zip(named, wrong, strict=True):
+        assert line.startswith(f"rnnprune transcribe: {path}: ")
+    assert f"got {len(wrong)} of {len(wrong) + 1}" in last
+
+
+def test_a_bidirectional_model_cannot_stream(run, data, model):
+    status, out, err = run(model, data / "flac", "--stream")
+    assert (status, out) == (2, "")
+    assert "expected a unidirectional model" in err and err.count("\n") == 1
+
+
+def test_normalisation_by_utterance_cannot_stream():
+    config = SimpleNamespace(normalization="utterance")
+    with pytest.raises(ValueError, match="expected features with normalization global, got utt"):
+        StreamingSearch(None, config, None)
+
+
+def test_a_language_model_is_found_by_its_dictionary(run, data, model, tmp_path):
+    from test_speech_fusion import train_on_texts
+
+    lm = train_on_texts(data, tmp_path)
+    audio = data / "flac" / "test0.flac"
+    texts = {}
+    for weight in ("0", "0.5", "9"):
+        status, texts[weight], err = run(
+            model, audio, "--beam", "8", "--lm", lm, "--lm-weight", weight
+        )
+        assert (status, err) == (0, "")
+    assert texts["0"] == run(model, audio, "--beam", "8")[1]
+    assert texts["0.5"] == run(model, audio, "--beam", "8", "--lm", lm)[1]
+    assert texts["9"] != texts["0"]
+    shutil.move(tmp_path / "data" / "dict.txt", tmp_path / "dict.txt")
+    status, _, err = run(model, audio, "--lm", lm)
+    assert status == 2 and "expected dict.txt of the language model in" in err
+    letters = (tmp_path / "dict.txt").read_text().splitlines()
+    (lm.parent / "dict.txt").write_text("\n".join(letters[::-1]) + "\n")
+    status, _, err = run(model, audio, "--lm", lm)
+    assert status == 2 and "over the speech model's symbols" in err
+    shutil.copy(tmp_path / "dict.txt", lm.parent / "dict.txt")
+    assert run(model, audio, "--beam", "8", "--lm", lm, "--lm-weight", "9")[1] == texts["9"]
+
+
+def test_a_file_of_kenlm_is_known_by_what_it_is(run, data, model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kenlm", None)
+    (tmp_path / "words.arpa").write_text("\\data\\\n")
+    status, _, err = run(model, data / "flac" / "test0.flac", "--lm", tmp_path / "words.arpa")
+    assert status == 2 and "run pip install kenlm" in err and err.count("\n") == 1
+
+
+def test_other_files_are_no_models(run, data, model, tmp_path):
+    audio = data / "flac" / "test0.flac"
+    (tmp_path / "text.pt").write_text("hello")
+    for path, message in (
+        (tmp_path / "missing.pt", "expected a checkpoint file, got none"),
+        (tmp_path / "text.pt", "of another format"),
+        (save_dense(tmp_path), "expected a checkpoint of the task rnnprune_speech"),
+    ):
+        status, out, err = run(path, audio)
+        assert (status, out) == (2, "")
+        assert message in err and err.count("\n") == 1
+
+
+def test_a_model_of_another_version_is_named(run, data, model, tmp_path):
+    other = tmp_path / "other.pt"
+    state = torch.load(model, weights_only=True)
+    del state["model"]["output.bias"]
+    torch.save(state, other)
+    status, _, err = run(other, data / "flac" / "test0.flac")
+    assert status == 2 and "expected a checkpoint of this version of the model" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--lm-weight", "1"], "--lm-weight: expected --lm PATH as well"),
+        (["--batch-size", "0"], "--batch-size: expected a batch size >= 1, got 0"),
+        (["--batch-size", "2", "--stream"], "expected no --batch-size with --stream, got 2"),
+        (["--chunk-ms", "50"], "--chunk-ms: expected --stream as well, got 50.0"),
+        (["--chunk-ms", "0", "--stream"], "expected a length in ms > 0, got 0.0"),
+        (["-"], "expected --stream for -, standard input"),
+        (["--packed", "int4"], "invalid choice: 'int4'"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(run, options, message):
+    status, out, err = run("model.pt", "audio.wav", *options)
+    assert (status, out) == (2, "")
+    assert message in err and err.count("\n") == 1
+
+
+def test_a_missing_library_is_named(run, data, model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    status, _, err = run(model, data / "flac" / "test0.flac")
+    assert status == 2 and "pip install 'fairseq_rnnprune[speech]'" in err
+    assert err.count("\n") == 1
+
+
+def test_its_parser_imports_nothing_heavy():
+    code = (
+        "import argparse, sys; from fairseq_rnnprune.speech.transcribe import add_transcribe; "
+        "add_transcribe(argparse.ArgumentParser().add_subparsers()); "
+        "print({'torch', 'fairseq', 'soundfile'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_the_line_on_the_terminal_is_replaced(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "6")
+    transcribe._show("GO ON AND ON")
+    assert capsys.readouterr().out == "\r\x1b[KND ON"
+
+
+@pytest.mark.parametrize(
+    ("symbols", "space", "expected"),
+    [
+        ("", "|", []),
+        ("||", "|", []),
+        ("|AB||C|", "|", [("AB", 0.03, 0.09), ("C", 0.15, 0.17)]),
+        (["▁A", "B", "▁", "C"], "▁", [("AB", 0.0, 0.06), ("C", 0.09, 0.12)]),
+        (["▁AB▁C"], "▁", [("AB", 0.0, 0.03), ("C", 0.0, 0.03)]),
+    ],
+)
+def test_words_have_the_times_of_their_symbols(symbols, space, expected):
+    assert find_words(symbols, range(len(symbols)), space, 0.03, 0.17) == expected
+
+
+def test_a_stream_refuses_what_reading_the_whole_refuses(tmp_path):
+    for path in damaged_files(tmp_path):
+        for read in (read_audio, lambda *arguments: list(read_chunks(*arguments, 100.0))):
+            with pytest.raises(AudioError, match=f"^{re.escape(str(path))}: ") as refused:
+                read(path, RATE)
+            assert "\n" not in str(refused.value)
+
+
+def test_the_help_names_every_option():
+    parser = argparse.ArgumentParser()
+    add_transcribe(parser.add_subparsers())
+    text = parser._subparsers._group_actions[0].choices["transcribe"].format_help()
+    for (
+        option
+    ) in "--beam --lm --lm-weight --packed --batch-size --json --stream --chunk-ms".split():
+        assert option in text
