@@ -1,4 +1,4 @@
-"""The `rnnprune` command: finds the subcommand, turns errors into one line and an exit status."""
+"""The `rnnprune` command: finds the subcommand, turns errors into a message and an exit status."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from fairseq_rnnprune import __version__
 
 from .report.commands import add_calibrate, add_report
 from .speech.prepare import add_prepare
+from .speech.transcribe import add_transcribe
 
 # Each adds the parser of a subcommand and sets `run`, which gets the parsed arguments.
-COMMANDS = (add_report, add_calibrate, add_prepare)
+COMMANDS = (add_report, add_calibrate, add_prepare, add_transcribe)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,10 +24,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns the exit status: 0, or 2 after one line about a user's error."""
+    """Runs the command; returns the exit status: 0, or 2 after a message about a user's error."""
     parser = _Parser(
         prog="rnnprune",
-        description="Prepares and inspects the pruning of fairseq models.",
+        description="Prepares, inspects and runs pruned fairseq models.",
         epilog="rnnprune COMMAND --help explains a command.",
     )
     parser.add_argument("--version", action="version", version=f"rnnprune {__version__}")
@@ -41,8 +42,9 @@ def main(argv: list[str] | None = None) -> int:
         # The reader has seen enough; Python must not fail again when it flushes at exit.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
-        print("rnnprune: error:", " ".join(str(error).split()), file=sys.stderr)
+    except (ValueError, OSError, ImportError) as error:
+        lines = [" ".join(line.split()) for line in str(error).splitlines()]
+        print("rnnprune: error:", "\n".join(lines), file=sys.stderr)
         return 2
     return 0
 

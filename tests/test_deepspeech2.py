@@ -5,6 +5,7 @@ from argparse import Namespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from fairseq.criterions.ctc import CtcCriterion, CtcCriterionConfig
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from speech_models import MEL_BINS, STREAMING, build, padded_batch, speech_task
@@ -161,10 +162,29 @@ def test_bad_input():
 
 def test_front_ends():
     assert conv1d(40, 192, 11, 3).stride == 3
-    paper = conv2d(40)
+    paper = conv2d(40).eval()
     assert (paper.stride, paper.width) == (2, 320)
-    assert paper(torch.randn(2, 9, 40)).shape == (2, 5, 320)
+    x = torch.randn(2, 9, 40)
+    image = x.unsqueeze(1)
+    for block, padding in zip(paper.blocks, ((5, 20), (5, 10)), strict=True):
+        convolution = block.convolution
+        image = F.conv2d(image, convolution.weight, None, convolution.stride, padding)
+        image = (image / (1 + 1e-5) ** 0.5).clamp(0, 20)
+    assert image.shape == (2, 32, 5, 10)
+    torch.testing.assert_close(paper(x), image.transpose(1, 2).flatten(2))
     assert conv2d(1).eval()(torch.randn(1, 1, 1)).shape == (1, 1, 32)
+
+
+@pytest.mark.parametrize("front_end", [conv1d(MEL_BINS, 4, 5, 3), conv2d(MEL_BINS)])
+def test_padding_stays_zero_and_out_of_the_statistics(front_end):
+    source, _ = padded_batch(LENGTHS)
+    lengths, longer = torch.tensor(LENGTHS), copy.deepcopy(front_end)
+    out = front_end(source, lengths)
+    more = longer(F.pad(source, (0, 0, 0, 12), value=1e3), lengths)
+    for b, length in enumerate(front_end.output_lengths(lengths).tolist()):
+        assert out[b, :length].any() and not out[b, length:].any() and not more[b, length:].any()
+        torch.testing.assert_close(more[b, :length], out[b, :length])
+    torch.testing.assert_close(longer.state_dict(), front_end.state_dict())
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -126,6 +126,8 @@ def test_too_short_for_its_text(utterances):
         short, CONFIG, UNITS, KNOWN, lambda frames: frames // stride, speed
     )
     assert not check(2)
+    assert not check_texts(short, CONFIG, UNITS, KNOWN, lambda frames: 9)
+    assert check_texts(short, CONFIG, UNITS, KNOWN, lambda frames: 8)
     assert "at least 9 output frames for the 7 units of its text, got 7 from 23" in check(3)[0]
     # 3077 samples are 17 frames.
     assert "got 8 from 17 frames" in check(2, 1.3)[0]

@@ -86,7 +86,7 @@ def test_padding_is_not_decoded(beam):
 
 def test_the_options_reach_the_search():
     model = Recorded(peaks(A, B, height=0.3))
-    options = {"length_bonus": 0.5, "token_threshold": -9.0}
+    options = {"length_bonus": 0.5, "token_threshold": -2.0}
     (hypotheses,) = decode([model], beam=4, nbest=3, **options)
     forbidden = [DICTIONARY.pad(), DICTIONARY.eos(), DICTIONARY.unk()]
     search = PrefixBeamSearch(4, forbidden=forbidden, **options)

@@ -146,6 +146,8 @@ class SpeechTask(FairseqTask):
             name=manifest.name,
             output_lengths=self._output_lengths if training else None,
             speed=max(speeds),
+            # fairseq-generate gives no epoch: it may decode what no dictionary could spell.
+            check_text="epoch" in kwargs,
         )
         augmentation: dict[str, Any] = {}
         if training:
