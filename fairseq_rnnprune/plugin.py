@@ -13,7 +13,7 @@ from fairseq.optim import register_optimizer  # noqa: E402
 from fairseq.scoring import register_scorer  # noqa: E402
 from fairseq.tasks import register_task  # noqa: E402
 
-from fairseq_rnnprune.models import deepspeech2, gru_lm  # noqa: E402
+from fairseq_rnnprune.models import deepspeech2, gru_lm, gru_seq2seq  # noqa: E402
 from fairseq_rnnprune.optim import trainer_hooks  # noqa: E402
 from fairseq_rnnprune.optim.pruned import PrunedOptimizer, PrunedOptimizerConfig  # noqa: E402
 from fairseq_rnnprune.speech.scorer import CERScorer, CERScorerConfig  # noqa: E402
@@ -25,6 +25,7 @@ trainer_hooks.install()
 MODELS = {
     "rnnprune_deepspeech2": (deepspeech2, "DeepSpeech2"),
     "rnnprune_gru_lm": (gru_lm, "GRULanguageModel"),
+    "rnnprune_gru_seq2seq": (gru_seq2seq, "GRUSeq2Seq"),
 }
 for _name, (_module, _class) in MODELS.items():
     _config = getattr(_module, f"{_class}Config")

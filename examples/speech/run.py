@@ -24,13 +24,13 @@ from fairseq_rnnprune.speech.manifest import read_manifest
 HERE = Path(__file__).resolve().parent
 USER_DIR = HERE.parent.parent / "user_dir"
 
-EPOCHS, UPDATES_PER_EPOCH = 40, 54
+EPOCHS, UPDATES_PER_EPOCH = 30, 106
 COMMON = shlex.split(
     "--task rnnprune_speech --speeds 0.9,1.0,1.1 "
     "--freq-masks 2 --freq-mask-width 8 --time-masks 2 --time-mask-width 30 "
-    "--arch rnnprune_deepspeech2 --conv-channels 128 --conv-stride 4 --dropout 0.3 "
+    "--arch rnnprune_deepspeech2 --conv-channels 128 --conv-stride 4 --dropout 0.2 "
     "--criterion ctc --zero-infinity --post-process letter --ddp-backend legacy_ddp "
-    "--batch-size 16 --lr 0.002 --lr-scheduler cosine --warmup-updates 300 --clip-norm 1.0 "
+    "--batch-size 8 --lr 0.0015 --lr-scheduler cosine --warmup-updates 300 --clip-norm 1.0 "
     f"--max-epoch {EPOCHS} --max-update {EPOCHS * UPDATES_PER_EPOCH} "
     "--no-epoch-checkpoints --save-interval 5 --validate-interval 5 "
     "--log-format json --log-interval 20 --num-workers 0"

@@ -12,6 +12,7 @@ from .loading import trust_checkpoint_classes
 from .messages import explain_bf16, explain_unknown_model
 from .quiet import silence_hydra
 from .requirement import require_fairseq
+from .translation import answer_every_line
 
 __all__ = ["REPAIRS", "apply", "require_fairseq"]
 
@@ -24,6 +25,7 @@ REPAIRS = (
     explain_bf16,
     explain_unknown_model,
     complete_help,
+    answer_every_line,
 )
 
 

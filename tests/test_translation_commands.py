@@ -1,0 +1,212 @@
+"""fairseq's commands on a pruned translation model, dense and packed."""
+
+import io
+import re
+
+import pytest
+import sentencepiece
+import torch
+from fairseq.data import Dictionary
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from fairseq_runs import PRUNED
+from translation_runs import (
+    TEST_LINES,
+    binarise,
+    make_pairs,
+    printed,
+    run_generate,
+    run_interactive,
+    train_pairs,
+)
+
+from fairseq_rnnprune.compat.translation import answer_every_line
+from fairseq_rnnprune.models.gru_seq2seq import GRUSeq2Seq
+
+answer_every_line()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(data, tmp_path_factory):
+    options = ("--prune-end", "40", "--max-update", "50")
+    return train_pairs(data, tmp_path_factory.mktemp("pruned"), *PRUNED, *options)
+
+
+def packed(choice):
+    return ("--model-overrides", f"{{'packed': '{choice}'}}")
+
+
+def test_training_prunes(checkpoint):
+    model = torch.load(checkpoint, weights_only=True)["model"]
+    for name in ("encoder.gru.weight_hh_l0_reverse", "decoder.gru.weight_ih_l0"):
+        assert float((model[name] == 0).float().mean()) == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "how", [(), ("--beam", "1"), ("--batch-size", "1"), ("--prefix-size", "2")]
+)
+def test_generate_prints_the_same_text_packed(data, checkpoint, capsys, how):
+    texts = []
+    for choice in ("dense", "fp32", "auto"):
+        run_generate(data, checkpoint, *packed(choice), *how)
+        texts.append(printed(capsys.readouterr().out, "H"))
+    assert texts[0] == texts[1] == texts[2]
+    assert sorted(texts[0]) == list(range(TEST_LINES))
+
+
+@pytest.mark.parametrize("choice", ["bf16", "int8"])
+def test_generate_with_coarser_values(data, checkpoint, capsys, choice):
+    run_generate(data, checkpoint, *packed(choice))
+    assert len(printed(capsys.readouterr().out, "H")) == TEST_LINES
+
+
+def test_the_side_of_the_padding_changes_nothing(data, checkpoint, capsys):
+    # The option is on by default, and naming it turns it off.
+    texts = []
+    for how in ((), ("--left-pad-source",), ("--batch-size", "1")):
+        run_generate(data, checkpoint, *how)
+        texts.append(printed(capsys.readouterr().out, "H"))
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_a_prefix_is_kept(data, checkpoint, capsys):
+    run_generate(data, checkpoint, "--prefix-size", "2")
+    out = capsys.readouterr().out
+    targets, texts = printed(out, "T"), printed(out, "H")
+    assert all(texts[i].split()[:2] == targets[i].split()[:2] for i in range(TEST_LINES))
+
+
+def test_sampling(data, checkpoint, capsys):
+    run_generate(data, checkpoint, "--sampling", "--sampling-topk", "5", "--beam", "1")
+    assert len(printed(capsys.readouterr().out, "H")) == TEST_LINES
+
+
+def test_hard_alignment(data, checkpoint, capsys):
+    alignments = []
+    for size in ("1", "4"):
+        run_generate(data, checkpoint, "--print-alignment", "hard", "--batch-size", size)
+        out = capsys.readouterr().out
+        alignments.append(printed(out, "A"))
+    # Words are counted from the sentence's first, whatever padding stands before it.
+    assert alignments[0] == alignments[1]
+    sources, texts = printed(out, "S"), printed(out, "H")
+    for i, alignment in alignments[0].items():
+        pairs = [tuple(map(int, pair.split("-"))) for pair in alignment.split()]
+        assert [target for _, target in pairs] == list(range(len(texts[i].split())))
+        assert all(0 <= source < len(sources[i].split()) for source, _ in pairs)
+
+
+def test_soft_alignment(data, checkpoint, capsys):
+    run_generate(data, checkpoint, "--print-alignment", "soft")
+    out = capsys.readouterr().out
+    sources, texts, alignments = (printed(out, letter) for letter in "SHA")
+    for i, alignment in alignments.items():
+        rows = [list(map(float, row.split(","))) for row in alignment.split()]
+        assert len(rows) == len(texts[i].split()) + 1
+        for row in rows:
+            assert len(row) == len(sources[i].split()) + 1
+            assert sum(row) == pytest.approx(1, abs=1e-4)
+
+
+def test_score_reference(data, checkpoint, capsys):
+    run_generate(data, checkpoint, "--score-reference")
+    out = capsys.readouterr().out
+    assert printed(out, "H") == printed(out, "T")
+
+
+LINES = ["the cat", "", "unknownword dog", "a bird is near the old house", "<pad> fish", "", " "]
+
+
+@pytest.mark.parametrize("how", [(), ("--buffer-size", "4", "--batch-size", "2")])
+def test_interactive_answers_every_line_in_order(data, checkpoint, capsys, tmp_path, how):
+    (tmp_path / "input").write_text("\n".join(LINES) + "\n")
+    run_interactive(data, checkpoint, tmp_path / "input", *packed("fp32"), *how)
+    out = capsys.readouterr().out
+    assert re.findall(r"^D-(\d+)\t", out, re.M) == [str(i) for i in range(len(LINES))]
+    assert printed(out, "S")[0] == "the cat"
+
+
+@pytest.mark.parametrize("order", ["ordered", "unordered"])
+def test_interactive_obeys_constraints(data, checkpoint, capsys, tmp_path, order):
+    (tmp_path / "input").write_text("the cat\tgrass\thouse\nthe dog\n")
+    run_interactive(data, checkpoint, tmp_path / "input", "--constraints", order)
+    texts = printed(capsys.readouterr().out, "H")
+    assert {"grass", "house"} <= set(texts[0].split())
+    if order == "ordered":
+        assert texts[0].index("grass") < texts[0].index("house")
+    assert len(texts) == 2
+
+
+@pytest.mark.parametrize("how", [(), ("--skip-invalid-size-inputs-valid-test",)])
+def test_interactive_refuses_a_line_that_is_too_long(data, checkpoint, tmp_path, how):
+    (tmp_path / "input").write_text("\n".join(LINES) + "\n")
+    limit = ("--max-source-positions", "5", "--buffer-size", "7", *how)
+    message = "at most 5 tokens, got 1 of 7 longer, the longest of 8; cut them with --truncate-so"
+    with pytest.raises(ValueError, match=message):
+        run_interactive(data, checkpoint, tmp_path / "input", *limit)
+
+
+def test_interactive_cuts_a_line_that_is_too_long(data, checkpoint, capsys, tmp_path):
+    limit = ("--max-source-positions", "5", "--truncate-source", "--buffer-size", "7")
+    texts = []
+    for line in ("a bird is near the old house", "a bird is near"):
+        (tmp_path / "input").write_text("\n".join([*LINES[:3], line, *LINES[4:]]) + "\n")
+        run_interactive(data, checkpoint, tmp_path / "input", *limit)
+        texts.append(printed(capsys.readouterr().out, "D"))
+    assert texts[0] == texts[1] and len(texts[0]) == len(LINES)
+
+
+def test_lines_within_the_limit_are_left_alone():
+    dictionary = Dictionary()
+    task = TranslationTask(TranslationConfig(max_source_positions=3), dictionary, dictionary)
+    line = torch.tensor([5, 6, 2])
+    dataset = task.build_dataset_for_inference([line], [3])
+    assert dataset.src[0] is line
+    assert len(task.build_dataset_for_inference([], torch.tensor([]))) == 0
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_run(tmp_path_factory):
+    """A model of sentencepieces, the folder of its data and the pieces' file."""
+    folder = tmp_path_factory.mktemp("pieces")
+    make_pairs(folder)
+    raw = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "train.en"), model_writer=raw, vocab_size=30, minloglevel=2
+    )
+    (folder / "spm.model").write_bytes(raw.getvalue())
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=raw.getvalue())
+    for path in [*folder.glob("*.en"), *folder.glob("*.de")]:
+        lines = path.read_text().splitlines()
+        path.write_text("".join(" ".join(pieces.encode(x, out_type=str)) + "\n" for x in lines))
+    data = binarise(folder, folder / "pieces")
+    train_pairs(data, folder / "model", "--optimizer", "adam", "--max-update", "20")
+    return folder / "model", data, folder / "spm.model"
+
+
+@pytest.mark.parametrize("choice", ["dense", "fp32"])
+def test_from_python(sentencepiece_run, choice, capsys, tmp_path):
+    folder, data, pieces = sentencepiece_run
+    hub = GRUSeq2Seq.from_pretrained(
+        str(folder),
+        "checkpoint_last.pt",
+        data_name_or_path=str(data),
+        bpe="sentencepiece",
+        sentencepiece_model=str(pieces),
+        packed=choice,
+    )
+    assert (hub.models[0].decoder.gru.sparse is None) == (choice == "dense")
+    lines = ["the cat eats", "", "Ünknown dog"]
+    texts = hub.translate(lines, beam=3, max_len_b=10)
+    (tmp_path / "input").write_text("\n".join(lines) + "\n")
+    bpe = ("--bpe", "sentencepiece", "--sentencepiece-model", str(pieces))
+    run_interactive(data, folder / "checkpoint_last.pt", tmp_path / "input", *bpe)
+    answers = printed(capsys.readouterr().out, "D")
+    assert texts == [answers[i] for i in range(3)]
+    assert hub.translate("the cat eats", beam=3, max_len_b=10) == texts[0]
+    assert hub.translate([]) == []
+    assert not any("▁" in text for text in texts)
