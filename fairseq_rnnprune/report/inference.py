@@ -29,5 +29,7 @@ def explain_inference(model: Mapping[str, Tensor], prunables: Iterable[Prunable]
             found[layer] = "stays dense, it has no packed form"
         else:
             weights = [model[p.name].float() for p in members]
-            found[layer] = explain_packing(weights, members[0].gates)[1]
+            first = members[0]
+            recurrent = first.type in ("recurrent", "input")
+            found[layer] = explain_packing(weights, first.gates, recurrent=recurrent)[1]
     return found
