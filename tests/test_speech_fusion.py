@@ -8,11 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from fairseq import options
 from fairseq.data import Dictionary
-from fairseq_cli import preprocess
-from fairseq_runs import run_train as train_language_model
 from speech_corpus import TEXTS
+from speech_language_model import train_on_texts
 from speech_runs import prepare_corpus, run_generate, run_train
 
 from fairseq_rnnprune.models.gru_lm import GRULanguageModel, GRULanguageModelConfig
@@ -134,18 +132,6 @@ def speech(tmp_path_factory):
         state["model"][f"output.{name}"].zero_()
     torch.save(state, path)
     return data, path
-
-
-def train_on_texts(data, folder):
-    """Trains an rnnprune_gru_lm on the texts of a prepared corpus; returns its checkpoint."""
-    letters = [" ".join(text.replace(" ", "|")) for text in TEXTS]
-    (folder / "train.txt").write_text("\n".join(letters) + "\n")
-    arguments = ["--only-source", "--destdir", str(folder / "data"), "--srcdict"]
-    arguments += [str(data / "dict.txt"), "--trainpref", str(folder / "train.txt")]
-    preprocess.main(options.get_preprocessing_parser().parse_args(arguments))
-    more = ["--sample-break-mode", "eos", "--max-update", "40", "--dropout", "0"]
-    train_language_model(folder / "data", folder / "model", *more, "--optimizer", "adam")
-    return folder / "model" / "checkpoint_last.pt"
 
 
 def test_fairseq_generate_follows_the_language_model(speech, tmp_path, capfd):

@@ -15,11 +15,13 @@ import soundfile
 import torch
 from cli_runs import save_dense
 from speech_corpus import RATE, make_damaged, tone
+from speech_language_model import train_on_texts
 from speech_runs import prepare_corpus, run_generate, run_train
 
 from fairseq_rnnprune import cli
 from fairseq_rnnprune.speech import transcribe
 from fairseq_rnnprune.speech.audio import AudioError, read_audio
+from fairseq_rnnprune.speech.generator import CTCGenerator
 from fairseq_rnnprune.speech.stream import StreamingSearch, read_chunks
 from fairseq_rnnprune.speech.transcribe import add_transcribe
 from fairseq_rnnprune.speech.transcript import find_words
@@ -235,9 +237,21 @@ def test_normalisation_by_utterance_cannot_stream():
         StreamingSearch(None, config, None)
 
 
-def test_a_language_model_is_found_by_its_dictionary(run, data, model, tmp_path):
-    from test_speech_fusion import train_on_texts
+def test_recordings_are_decoded_in_batches(run, data, model, monkeypatch):
+    sizes = []
+    whole = CTCGenerator.generate
 
+    def generate(self, models, sample):
+        sizes.append(len(sample["net_input"]["source"]))
+        return whole(self, models, sample)
+
+    monkeypatch.setattr(CTCGenerator, "generate", generate)
+    audio = sorted((data / "flac").glob("test*"))
+    assert run(model, *audio, data / "missing.wav", "--batch-size", "3")[0] == 2
+    assert sizes == [3, 3, 2]
+
+
+def test_a_language_model_is_found_by_its_dictionary(run, data, model, tmp_path):
     lm = train_on_texts(data, tmp_path)
     audio = data / "flac" / "test0.flac"
     texts = {}
@@ -258,6 +272,13 @@ def test_a_language_model_is_found_by_its_dictionary(run, data, model, tmp_path)
     assert status == 2 and "over the speech model's symbols" in err
     shutil.copy(tmp_path / "dict.txt", lm.parent / "dict.txt")
     assert run(model, audio, "--beam", "8", "--lm", lm, "--lm-weight", "9")[1] == texts["9"]
+
+
+def test_a_stream_ends_its_sentence_in_the_language_model(run, data, streaming_model, tmp_path):
+    more = ["--beam", "8", "--lm", train_on_texts(data, tmp_path), "--lm-weight", "9"]
+    audio = sorted((data / "flac").glob("test*"))
+    whole = run(streaming_model, *audio, *more)
+    assert run(streaming_model, *audio, *more, "--stream")[1] == whole[1]
 
 
 def test_a_file_of_kenlm_is_known_by_what_it_is(run, data, model, tmp_path, monkeypatch):
