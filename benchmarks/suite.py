@@ -88,6 +88,8 @@ def jobs() -> Iterator[Job]:
         options = f"--block {rows} {columns} --beam {beam} --prompts {prompts}"
         name = f"generate-h2560-{rows}x{columns}-beam{beam}"
         yield Job("generate", "generate.py", options, (name,))
+    for size in ("2x320", "3x2560", "7x1760", "3x3568", "7x2560", "7x3072"):
+        yield Job("speech", "speech.py", f"--size {size}", (f"rtf-{size}",))
     for hidden in (384, 512, 656, 1760, 2560):
         yield Job("threads", "threads.py", f"--hidden {hidden}", (f"threads-h{hidden}",))
     for hidden in SIZES:

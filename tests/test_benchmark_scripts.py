@@ -65,6 +65,26 @@ def test_break_even(load, monkeypatch, tmp_path):
         assert set(row["sparsities"]) <= {"0", "0.5", "0.9"}
 
 
+@needs_kernels
+@pytest.mark.filterwarnings("ignore:torch.(ao.quantization|quantize_per_tensor)")
+@pytest.mark.parametrize("size", ["2x128", "relu"])
+def test_speech(load, monkeypatch, tmp_path, size):
+    script = load("speech")
+    monkeypatch.setitem(script.SIZES, "relu", ("relu", 64, 2, False, 0, "conv1d"))
+    options = ["--size", size, "--audio-seconds", "0.5", *QUICK]
+    result = run(load, monkeypatch, tmp_path, "speech", *options)[f"rtf-{size}"]
+    figures = result["figures"]
+    packed, dense = {"fp32", "bf16", "int8"}, set(script.DENSE[: 1 if size == "relu" else 2])
+    assert set(figures) == packed | dense | {"parameters", "best_dense"}
+    for variant in packed:
+        assert figures[variant]["megabytes"] < figures["dense"]["megabytes"]
+        assert figures[variant]["rtf"] == pytest.approx(figures[variant]["us"] / 0.5e6)
+    for kind in ("speech", "speech_trained"):
+        layout = json.loads((BENCHMARKS / "results" / kind / "table.json").read_text())
+        for _, text in layout["columns"]:
+            assert text.format_map(result)
+
+
 @pytest.mark.parametrize("least", [0.0, 0.3, 0.9, None])
 def test_the_first_winner_is_found_by_bisection(load, least):
     asked = []

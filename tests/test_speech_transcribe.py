@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -334,6 +335,22 @@ def test_a_missing_library_is_named(run, data, model, monkeypatch):
     status, _, err = run(model, data / "flac" / "test0.flac")
     assert status == 2 and "pip install 'fairseq_rnnprune[speech]'" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("level", [None, "INFO"])
+def test_packing_is_told_on_request_only(data, model, level):
+    audio = data / "flac" / "test0.flac"
+    environment = {k: v for k, v in os.environ.items() if k != "LOGLEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-m", "fairseq_rnnprune.cli", "transcribe", model, audio],
+        env=environment | ({"LOGLEVEL": level} if level else {}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.count("\n") == 1
+    assert ("packed=auto" in done.stderr) == (level == "INFO")
+    assert level or done.stderr == ""
 
 
 def test_its_parser_imports_nothing_heavy():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import logging
+import os
 import shutil
 import statistics
 import sys
@@ -62,7 +65,8 @@ def add_transcribe(subcommands: argparse._SubParsersAction) -> None:
         "--packed",
         choices=("auto", "dense", "fp32", "bf16", "int8"),
         help="weights: auto (packed where that is faster), dense, or packed with such values "
-        "(default: as the model was trained, else auto)",
+        "(default: as the model was trained, else auto); LOGLEVEL=INFO in the environment shows "
+        "what was chosen and why",
     )
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="recordings at a time (default: 1)"
@@ -87,10 +91,26 @@ def run_transcribe(args: argparse.Namespace) -> None:
     """Prints transcripts as they are made; ValueError at the end if a recording had none."""
     _check_options(args)
     try:
-        _transcribe(args)
+        with _log_level():
+            _transcribe(args)
     # A library of the extras is missing: its message says how to install it.
     except ImportError as error:
         raise ValueError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _log_level() -> Iterator[None]:
+    """Keeps what fairseq and packing tell of themselves off the terminal, unless asked for."""
+    import fairseq_rnnprune.plugin  # noqa: F401
+
+    # The import has made fairseq set the root logger to INFO.
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(os.environ.get("LOGLEVEL", "WARNING").upper())
+    try:
+        yield
+    finally:
+        root.setLevel(before)
 
 
 def _check_options(args: argparse.Namespace) -> None:
