@@ -76,6 +76,8 @@ setup(
             "soundfile>=0.12",
             "soxr>=0.3.4",
         ],
+        # Has no wheels: needs a C++ compiler and cmake.
+        "kenlm": ["kenlm>=0.3"],
         "plot": ["matplotlib>=3.7"],
         # The first whose interpreter runs with numpy 2.4.
         "triton": ["triton>=3.7; platform_system == 'Linux'"],

@@ -186,7 +186,7 @@ def test_fairseq_generate_prints_empty_hypotheses(silent, more, capfd):
     printed = capfd.readouterr().out
     assert re.findall(r"^D-(\d+)\t-?[\d.e-]+\t$", printed, re.M) == list("01234567")
     assert re.findall(r"^P-(\d+)\t$", printed, re.M) == list("01234567")
-    assert "CER: 100.00 WER: 100.00 (8 utterances)" in printed
+    assert "CER: 100.00 WER: 100.00 (8 utterances; CER without blanks: 100.00)" in printed
 
 
 def test_the_dictionary_may_grow_while_fairseq_generate_prints():

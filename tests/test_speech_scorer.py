@@ -17,7 +17,9 @@ def test_both_rates_of_all_utterances():
     assert (scorer.character_errors, scorer.characters) == (1 + 0 + 4, 5 + 3 + 2)
     assert (scorer.word_errors, scorer.words) == (1 + 0 + 1, 2 + 1 + 1)
     assert scorer.score() == 50.0
-    assert scorer.result_string() == "CER: 50.00 WER: 50.00 (3 utterances)"
+    assert (
+        scorer.result_string() == "CER: 50.00 WER: 50.00 (3 utterances; CER without blanks: 44.44)"
+    )
 
 
 def test_a_space_is_a_character_and_blanks_around_are_none():
@@ -31,11 +33,14 @@ def test_a_space_is_a_character_and_blanks_around_are_none():
 @pytest.mark.parametrize(
     ("pairs", "expected"),
     [
-        ([], "CER: 0.00 WER: 0.00 (0 utterances)"),
-        ([("", "")], "CER: 0.00 WER: 0.00 (1 utterances)"),
-        ([("AB C", "")], "CER: 100.00 WER: 100.00 (1 utterances)"),
-        ([("", "AB C")], "CER: inf WER: inf (1 utterances)"),
-        ([("", "A"), ("AB", "AB")], "CER: 50.00 WER: 100.00 (2 utterances)"),
+        ([], "CER: 0.00 WER: 0.00 (0 utterances; CER without blanks: 0.00)"),
+        ([("", "")], "CER: 0.00 WER: 0.00 (1 utterances; CER without blanks: 0.00)"),
+        ([("AB C", "")], "CER: 100.00 WER: 100.00 (1 utterances; CER without blanks: 100.00)"),
+        ([("", "AB C")], "CER: inf WER: inf (1 utterances; CER without blanks: inf)"),
+        (
+            [("", "A"), ("AB", "AB")],
+            "CER: 50.00 WER: 100.00 (2 utterances; CER without blanks: 50.00)",
+        ),
     ],
 )
 def test_empty_texts(pairs, expected):
@@ -45,7 +50,7 @@ def test_empty_texts(pairs, expected):
 def test_it_forgets():
     scorer = score(("A", "B"))
     scorer.reset()
-    assert scorer.result_string() == "CER: 0.00 WER: 0.00 (0 utterances)"
+    assert scorer.result_string() == "CER: 0.00 WER: 0.00 (0 utterances; CER without blanks: 0.00)"
 
 
 def test_it_agrees_with_jiwer():

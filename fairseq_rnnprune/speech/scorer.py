@@ -58,9 +58,10 @@ class CERScorer(BaseScorer):
         return _percent(self.letter_errors, self.letters)
 
     def result_string(self) -> str:
-        """Both rates: "CER: 7.30 WER: 17.60 (130 utterances)"."""
+        """All rates: "CER: 7.30 WER: 17.60 (130 utterances; CER without blanks: 8.10)"."""
         rates = f"CER: {self.score():.2f} WER: {self.word_error_rate():.2f}"
-        return f"{rates} ({len(self.ref)} utterances)"
+        letters = f"CER without blanks: {self.letter_error_rate():.2f}"
+        return f"{rates} ({len(self.ref)} utterances; {letters})"
 
 
 def _percent(errors: int, length: int) -> float:
