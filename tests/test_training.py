@@ -60,8 +60,10 @@ def test_the_checkpoint_is_an_ordinary_one(pruned, data, tmp_path):
         ("--prune-inner", "adam", "--prune-block-shape", "4,3"),
         ("--prune-inner", "nag", "--prune-block-shape", "4,3"),
         ("--prune-start", "0.2e", "--prune-end", "1.5e"),
+        # Stopped in the second epoch.
+        ("--batch-size", "16"),
     ],
-    ids=["adam", "nag", "epochs"],
+    ids=["adam", "nag", "epochs", "second epoch"],
 )
 def test_five_updates_and_five_more_are_ten(data, tmp_path, more):
     options = (*PRUNED, *more)

@@ -6,7 +6,12 @@ nothing is broken, and may run any number of times.
 
 from __future__ import annotations
 
-from .data import keep_last_batch, refuse_empty_evaluation, restore_numpy_compat
+from .data import (
+    batch_as_in_the_first_epoch,
+    keep_last_batch,
+    refuse_empty_evaluation,
+    restore_numpy_compat,
+)
 from .help import complete_help
 from .loading import trust_checkpoint_classes
 from .messages import explain_bf16, explain_unknown_model
@@ -21,6 +26,7 @@ REPAIRS = (
     restore_numpy_compat,
     trust_checkpoint_classes,
     keep_last_batch,
+    batch_as_in_the_first_epoch,
     refuse_empty_evaluation,
     explain_bf16,
     explain_unknown_model,

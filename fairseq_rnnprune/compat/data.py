@@ -46,6 +46,28 @@ def keep_last_batch() -> None:
     wrap_once(data_utils, "batch_by_size", make)
 
 
+def batch_as_in_the_first_epoch() -> None:
+    """Give a resumed training the batches of the one that was stopped.
+
+    fairseq 0.12 makes batches once and keeps them for all epochs, but draws them with the epoch in
+    which the process begins: resumed in the second epoch or later, a training saw some samples
+    twice in that epoch and others never.
+    """
+    from fairseq.tasks import FairseqTask
+
+    def make(original: Callable) -> Callable:
+        def get_batch_iterator(self: Any, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+            made_anew = kwargs.get("disable_iterator_cache") or kwargs.get("update_epoch_batch_itr")
+            if not made_anew and self.can_reuse_epoch_itr(dataset):
+                # A resumed iterator then takes its epoch from the checkpoint.
+                kwargs["epoch"] = 1
+            return original(self, dataset, *args, **kwargs)
+
+        return get_batch_iterator
+
+    wrap_once(FairseqTask, "get_batch_iterator", make)
+
+
 def refuse_empty_evaluation() -> None:
     """Refuse to evaluate a language model when every sample is longer than the model allows.
 
