@@ -16,6 +16,7 @@ from fairseq.tasks import register_task  # noqa: E402
 from fairseq_rnnprune.models import deepspeech2, gru_lm, gru_seq2seq  # noqa: E402
 from fairseq_rnnprune.optim import trainer_hooks  # noqa: E402
 from fairseq_rnnprune.optim.pruned import PrunedOptimizer, PrunedOptimizerConfig  # noqa: E402
+from fairseq_rnnprune.speech import resume  # noqa: E402
 from fairseq_rnnprune.speech.scorer import CERScorer, CERScorerConfig  # noqa: E402
 from fairseq_rnnprune.speech.task import SpeechTask, SpeechTaskConfig  # noqa: E402
 
@@ -34,4 +35,5 @@ for _name, (_module, _class) in MODELS.items():
         register_model_architecture(_name, f"{_name}_{_size}")(_module.named_size(*_numbers))
 
 register_task("rnnprune_speech", dataclass=SpeechTaskConfig)(SpeechTask)
+resume.install()
 register_scorer("cer_wer", dataclass=CERScorerConfig)(CERScorer)

@@ -1,16 +1,24 @@
-"""The script that fetches AN4, on an archive in the form of the real one."""
+"""The scripts of the AN4 recipe: fetching, on an archive in the form of the real one; options."""
 
+import importlib.util
+import json
+import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
+import pytest
 import soundfile
-from speech_corpus import RATE, tone
+from speech_corpus import RATE, make_corpus, tone
 
 from fairseq_rnnprune.speech.manifest import read_manifest
 
-SCRIPT = Path(__file__).parent.parent / "examples" / "speech" / "an4.py"
+RECIPE = Path(__file__).parent.parent / "examples" / "speech"
+SCRIPT = RECIPE / "an4.py"
+RESULTS = sorted((RECIPE / "results").glob("*-s*.json"))
+AN4_UTTERANCES = 847
 
 
 def make_archive(folder):
@@ -51,3 +59,39 @@ def test_manifests_of_three_splits_without_common_speakers(tmp_path):
     for rows in splits.values():
         for u in rows:
             assert u.text == "GO ON" and soundfile.info(u.path).frames == u.samples
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    spec = importlib.util.spec_from_file_location("an4_recipe", RECIPE / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_results_come_from_these_options(recipe, path):
+    result = json.loads(path.read_text())
+    options = recipe.train_options(result["name"], result["seed"], AN4_UTTERANCES)
+    command = ["fairseq-train", "DATA", "--user-dir", "user_dir", *options]
+    assert result["fairseq_train"] == shlex.join(command)
+
+
+def test_the_schedules_end_with_the_last_epoch(recipe):
+    for utterances, updates in ((AN4_UTTERANCES, 30 * 106), (8, 30), (9, 60)):
+        options = recipe.train_options("dense", 1, utterances)
+        assert options[options.index("--max-update") + 1] == str(updates)
+
+
+def test_a_work_folder_is_for_one_corpus(recipe, tmp_path, monkeypatch):
+    corpus, work = make_corpus(tmp_path / "a"), tmp_path / "work" / "data"
+    monkeypatch.setattr(recipe, "rnnprune", lambda *a: (work / "speech.json").write_text("{}"))
+    assert recipe.prepare(corpus, work) == work
+    assert read_manifest(work / "test.tsv") == read_manifest(corpus / "test.tsv")
+    recipe.prepare(corpus, work)
+    other = shutil.copytree(corpus, tmp_path / "b")
+    with pytest.raises(SystemExit, match="expected --data .*a, from which .* got .*b; give anoth"):
+        recipe.prepare(other, work)
+    # A folder of an older version of the script.
+    (work / "source.txt").unlink()
+    assert recipe.prepare(other, work) == work

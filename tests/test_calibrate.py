@@ -5,9 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_rnnprune.pruning import Prunable, block_scores, block_sizes
+from fairseq_rnnprune.pruning import Prunable, RampSchedule, block_scores, block_sizes
 from fairseq_rnnprune.pruning.calibrate import (
     ScoredWeight,
+    default_freq,
     default_window,
     quantile,
     score_weights,
@@ -131,6 +132,20 @@ def test_sparsity_outside_its_range(sparsity):
 )
 def test_default_window(updates, epochs, window):
     assert default_window(updates, epochs) == window
+
+
+@pytest.mark.parametrize(
+    "start, end, freq", [(5000, 50_000, 100), (400, 1400, 100), (400, 1399, 99), (13, 52, 3)]
+)
+def test_default_freq(start, end, freq):
+    assert default_freq(start, end) == freq
+
+
+@given(updates=st.integers(6, 3000), epochs=st.integers(1, 40))
+def test_a_run_of_any_length_has_a_mask_update(updates, epochs):
+    start, ramp, end = default_window(updates, epochs)
+    schedule = RampSchedule.from_quantile(0.5, start, ramp, end, default_freq(start, end))
+    assert any(map(schedule.is_mask_update, range(end)))
 
 
 @pytest.mark.parametrize("updates, epochs", [(0, 1), (100, 0), (-5, 2)])

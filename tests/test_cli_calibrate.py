@@ -77,6 +77,15 @@ def test_calibrate_for_another_run(capsys, dense, given, updates, epochs, start)
     assert (read["updates"], read["epochs"], read["schedule"]["start"]) == (updates, epochs, start)
 
 
+def test_calibrate_for_a_short_run_changes_masks_more_often(capsys, dense):
+    status, out, err = run(capsys, "calibrate", dense, "--json", "--updates", "105")
+    assert (status, err) == (0, "")
+    read = json.loads(out)
+    # An epoch is 400 updates, so pruning starts halfway to the ramp.
+    assert read["schedule"] == {"start": 13, "ramp": 26, "end": 52, "freq": 3}
+    assert "--prune-freq 3 " in read["options"]
+
+
 def test_a_real_training_by_the_options_that_calibrate_prints(capsys, caplog, tmp_path):
     import fairseq_runs as runs
 

@@ -205,6 +205,17 @@ def test_batch_norm_sees_valid_frames_only(values):
     torch.testing.assert_close(norm(x, valid)[valid], whole[valid])
 
 
+def test_batch_norm_of_one_frame_takes_the_running_statistics():
+    norm, x = FrameBatchNorm(4), torch.randn(2, 7, 4)
+    norm(3 * x + 1)
+    before = copy.deepcopy(norm.state_dict())
+    valid = torch.zeros(2, 7, dtype=torch.bool)
+    valid[1, 0] = True
+    out = norm(x, valid)
+    torch.testing.assert_close(norm.state_dict(), before)
+    torch.testing.assert_close(out, norm.eval()(x, valid))
+
+
 def test_mixed_precision():
     rnn, x = trained_rnn().train(), torch.randn(4, 7, INPUT)
     expected, _ = copy.deepcopy(rnn)(x)

@@ -5,8 +5,10 @@ import pytest
 import soundfile
 from speech_corpus import RATE, make_damaged, tone
 
+from fairseq_rnnprune.speech import audio as audio_module
 from fairseq_rnnprune.speech import require
 from fairseq_rnnprune.speech.audio import AudioError, measure_audio, read_audio, resampled_length
+from fairseq_rnnprune.speech.stream import read_chunks
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,18 @@ def test_more_than_a_block_is_read_whole(tmp_path):
     assert np.array_equal(read_audio(tmp_path / "a.wav", RATE), audio)
     soundfile.write(tmp_path / "b.wav", audio[: 1 << 20], RATE, subtype="FLOAT")
     assert len(read_audio(tmp_path / "b.wav", RATE)) == 1 << 20
+
+
+@pytest.mark.skipif("MP3" not in soundfile.available_formats(), reason="needs libsndfile >= 1.1")
+def test_mp3_in_blocks_is_mp3_as_a_whole(tmp_path, monkeypatch):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, tone(3 * 22050, 22050), 22050)
+    whole = read_audio(path, RATE)
+    chunks = list(read_chunks(path, RATE, 37.0))
+    assert len(chunks) > 70
+    np.testing.assert_allclose(np.concatenate(chunks), whole, rtol=0, atol=1e-6)
+    monkeypatch.setattr(audio_module, "_BLOCK", 1000)
+    assert np.array_equal(read_audio(path, RATE), whole)
 
 
 def test_channels_are_averaged(tmp_path):

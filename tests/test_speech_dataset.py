@@ -1,10 +1,12 @@
 """Items, batches and their order."""
 
+import dataclasses
 import pickle
 
 import numpy as np
 import pytest
 import torch
+from fairseq.data.iterators import EpochBatchIterator
 from speech_corpus import RATE, make_corpus
 
 from fairseq_rnnprune.speech import cache as cache_module
@@ -49,7 +51,7 @@ def test_items_are_normalised_and_their_targets_have_no_end(utterances, folder):
     dataset = make_dataset(utterances, folder)
     item = dataset[3]
     features = dataset.cache.features(utterances[3].path, CONFIG)
-    assert item["id"] == 3
+    assert item["row"] == 3
     assert item["source"].dtype == torch.float32
     assert np.array_equal(item["source"].numpy(), normalize(features, CONFIG))
     assert [dataset.dictionary[i] for i in item["target"]] == list("ONE|TWO")
@@ -92,6 +94,12 @@ def test_a_batch_is_padded_with_the_mean_and_masked(utterances, folder):
     assert batch["target_lengths"].tolist() == [2, 5, 7]
     assert (batch["target"][0, 2:] == dataset.dictionary.pad()).all()
     assert torch.equal(batch["target"][2], items[2]["target"])
+
+
+def test_a_batch_names_rows_of_the_manifest(utterances, folder):
+    dataset = make_dataset([*utterances[1:3], dataclasses.replace(utterances[5], row=-1)], folder)
+    batch = dataset.collater([dataset[i] for i in range(3)])
+    assert batch["id"].tolist() == [1, 2, 2]
 
 
 def test_without_padding_there_is_no_mask(utterances, folder):
@@ -177,6 +185,29 @@ def test_workers_give_the_same_batches(utterances, folder):
     for batch, other in zip(loader, expected, strict=True):
         assert torch.equal(batch["net_input"]["source"], other["net_input"]["source"])
         assert torch.equal(batch["target"], other["target"])
+
+
+def test_workers_that_fairseq_keeps_learn_the_epoch(utterances, folder, monkeypatch):
+    # The iterator sets it, for good.
+    monkeypatch.setenv("PYTHONWARNINGS", "")
+    sources = {}
+    for workers in (0, 2):
+        dataset = augmented(utterances, folder)
+        batches = dataset.batch_by_size(dataset.ordered_indices(), max_sentences=3)
+        iterator = EpochBatchIterator(
+            dataset, dataset.collater, batches, num_workers=workers, reuse_dataloader=True
+        )
+        assert iterator.persistent_workers == (workers > 0)
+        for epoch in (1, 2):
+            found = {i: s for b in iterator.next_epoch_itr() for i, s in by_row(b)}
+            sources[workers, epoch] = [found[i] for i in range(8)]
+    assert all(map(torch.equal, sources[0, 1], sources[2, 1]))
+    assert all(map(torch.equal, sources[0, 2], sources[2, 2]))
+    assert not any(map(torch.equal, sources[0, 1], sources[0, 2]))
+
+
+def by_row(batch):
+    return zip(batch["id"].tolist(), batch["net_input"]["source"], strict=True)
 
 
 def test_a_dataset_can_be_pickled(utterances, folder):

@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,12 +15,16 @@ from speech_language_model import train_on_texts
 from speech_runs import prepare_corpus, run_generate, run_train
 
 from fairseq_rnnprune.models.gru_lm import GRULanguageModel, GRULanguageModelConfig
+from fairseq_rnnprune.speech import task as task_module
+from fairseq_rnnprune.speech.config import SpeechConfig
 from fairseq_rnnprune.speech.ctc import prefix_beam_search
 from fairseq_rnnprune.speech.fusion import (
     KenLanguageModel,
     RecurrentLanguageModel,
     as_language_model,
 )
+from fairseq_rnnprune.speech.task import SpeechTask, SpeechTaskConfig
+from fairseq_rnnprune.speech.units import CharacterUnits
 
 
 def dictionary_of(symbols="abc|"):
@@ -147,6 +152,63 @@ def test_fairseq_generate_follows_the_language_model(speech, tmp_path, capfd):
     assert not set(texts["0.0"]) & set(TEXTS)
     # Nothing was heard, so that every text is one that the language model likes.
     assert set(texts["5.0"]) <= {"GO", "NO", "YES", "TEN", "SEE", ""}
+
+
+class OnlyG:
+    """A language model, made as a KenLanguageModel, that likes one letter."""
+
+    def __init__(self, path, symbols, separator, end):
+        self.arguments, self.end = (path, separator), end
+        self.scores = np.where([symbol in ("G", "</s>") for symbol in symbols], 0.0, -9.0)
+        assert self.scores[end] == 0
+
+    def start(self):
+        return None
+
+    def advance(self, states, tokens):
+        return [None for _ in tokens]
+
+    def score(self, states):
+        return np.stack([self.scores for _ in states])
+
+
+def test_fairseq_generate_takes_a_file_of_kenlm(speech, monkeypatch, capfd):
+    monkeypatch.setattr(task_module, "KenLanguageModel", OnlyG)
+    letters = {}
+    for weight in ("0.0", "5.0"):
+        more = ("--beam", "8", "--kenlm", "words.arpa", "--lm-weight", weight)
+        run_generate(*speech, *more)
+        texts = re.findall(r"^D-\d+\t\S+\t(.*)$", capfd.readouterr().out, re.M)
+        letters[weight] = set("".join(texts))
+    assert letters["5.0"] == {"G"} != letters["0.0"]
+
+
+def test_fairseq_generate_takes_a_length_bonus(speech, capfd):
+    lengths = {}
+    for bonus in ("-9", "0", "9"):
+        run_generate(*speech, "--beam", "2", "--length-bonus", bonus)
+        texts = re.findall(r"^D-\d+\t\S+\t(.*)$", capfd.readouterr().out, re.M)
+        lengths[bonus] = len("".join(texts))
+    assert lengths["-9"] < lengths["9"] and lengths["0"] < lengths["9"]
+
+
+def build_generator(monkeypatch, **models):
+    monkeypatch.setattr(task_module, "KenLanguageModel", OnlyG)
+    config = SpeechTaskConfig(data="data", kenlm="words.arpa")
+    dictionary = dictionary_of("G|")
+    task = SpeechTask(config, SpeechConfig(), CharacterUnits(), dictionary)
+    arguments = SimpleNamespace(beam=8, nbest=1)
+    return task.build_generator([], arguments, extra_gen_cls_kwargs={"lm_weight": 0.5, **models})
+
+
+def test_kenlm_gets_the_units_of_the_task(monkeypatch):
+    language_model = build_generator(monkeypatch, lm_model=None)._options["language_model"]
+    assert language_model.arguments == (Path("words.arpa"), "|")
+
+
+def test_two_language_models_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match="--kenlm: expected no --lm-path as well, got --kenlm wor"):
+        build_generator(monkeypatch, lm_model=build())
 
 
 ARPA = """\\data\\

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from speech_corpus import make_corpus
 
-from fairseq_rnnprune.speech.manifest import Utterance, read_manifest
+from fairseq_rnnprune.speech.manifest import Utterance, read_manifest, write_manifest
 
 HEADER = "path\tsamples\tspeaker\ttext\n"
 
@@ -46,6 +46,27 @@ def test_absolute_and_home_paths(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/srv/ann")
     found = read(tmp_path, HEADER + "/data/a.wav\t7\tann\tgo\n~/b.wav\t7\tann\tgo\n")
     assert [u.path for u in found] == [Path("/data/a.wav"), Path("/srv/ann/b.wav")]
+
+
+def test_a_name_that_begins_like_a_home_of_nobody_is_a_name(tmp_path):
+    found = read(tmp_path, HEADER + "~nobody-of-that-name/a.wav\t7\tann\tgo\n")
+    assert found[0].path == tmp_path / "~nobody-of-that-name" / "a.wav"
+
+
+def test_rows_are_counted_without_empty_lines(tmp_path):
+    found = read(tmp_path, HEADER + "a.wav\t7\tann\tgo\n\nb.wav\t7\tann\tgo\n")
+    assert [u.row for u in found] == [0, 1]
+    assert Utterance(Path("a.wav"), 7, "ann", "go").row == -1
+
+
+def test_what_is_written_is_read(tmp_path):
+    written = [Utterance(Path("/data/a.wav"), 7, "ann", "grün"), Utterance(Path("b"), 0, "", "")]
+    write_manifest(tmp_path / "train.tsv", written)
+    assert (tmp_path / "train.tsv").read_text("utf-8").startswith(HEADER)
+    assert read_manifest(tmp_path / "train.tsv") == [
+        written[0],
+        Utterance(tmp_path / "b", 0, "", ""),
+    ]
 
 
 def test_the_same_recording_twice_is_two_utterances(tmp_path):

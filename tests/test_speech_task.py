@@ -1,5 +1,6 @@
 """`rnnprune_speech` in fairseq's own commands: training, checkpoints, decoding."""
 
+import dataclasses
 import re
 import shutil
 
@@ -10,6 +11,7 @@ from fairseq import checkpoint_utils
 from speech_corpus import RATE, TEXTS, tone, write_manifest
 from speech_runs import PRUNED, prepare_corpus, run_generate, run_train
 
+from fairseq_rnnprune.speech.config import SpeechConfig
 from fairseq_rnnprune.speech.task import parse_speeds
 
 
@@ -85,6 +87,65 @@ def test_other_data_than_the_checkpoints_is_refused(checkpoint, data, tmp_path, 
     (other / "dict.txt").write_text("\n".join(lines[1:] + lines[:1]) + "\n")
     with pytest.raises(ValueError, match="expected data with the units of the checkpoint"):
         run_generate(other, checkpoint)
+
+
+@pytest.mark.parametrize("what", ["units", "features"])
+def test_a_training_goes_on_with_its_own_data_only(data, tmp_path, what):
+    other, model = shutil.copytree(data, tmp_path / "other"), tmp_path / "model"
+    first = run_train(other, model, "--max-update", "1", "--disable-validation")
+    if what == "units":
+        lines = (other / "dict.txt").read_text().splitlines()
+        (other / "dict.txt").write_text("\n".join(lines[1:] + lines[:1]) + "\n")
+    else:
+        config = SpeechConfig.load(other)
+        dataclasses.replace(config, mean=config.mean[::-1]).save(other)
+    before = first.read_bytes()
+    with pytest.raises(ValueError, match=f"the {what} of the checkpoint.*sentencepiece.model"):
+        run_train(other, model, "--disable-validation")
+    assert first.read_bytes() == before
+    # Another training.
+    run_train(other, model, "--disable-validation", "--reset-optimizer")
+    assert first.read_bytes() != before
+
+
+def rewrite_test_set(data, folder, change):
+    """A copy of the data with other rows in test.tsv."""
+    copy = shutil.copytree(data, folder)
+    rows = [line.split("\t") for line in (copy / "test.tsv").read_text().splitlines()[1:]]
+    write_manifest(copy / "test.tsv", change(rows))
+    return copy
+
+
+def test_utterances_are_named_by_their_rows_where_others_are_skipped(
+    checkpoint, data, tmp_path, capfd
+):
+    def insert(rows):
+        return [*rows[:2], ("missing.wav", 1, "a", "NO"), *rows[2:]]
+
+    bad = rewrite_test_set(data, tmp_path / "bad", insert)
+    run_generate(bad, checkpoint, "--bad-utterances", "skip")
+    printed = capfd.readouterr().out
+    expected = {0: TEXTS[0], 1: TEXTS[1], **{i + 1: TEXTS[i] for i in range(2, len(TEXTS))}}
+    found = re.findall(r"^T-(\d+)\t(.*)$", printed, re.M)
+    assert {int(number): text for number, text in found} == expected
+    assert [int(number) for number, _ in hypotheses(printed)] == list(expected)
+
+
+def test_transcripts_outside_the_dictionary_are_decoded_and_named(
+    checkpoint, data, tmp_path, capfd, caplog
+):
+    def spell(rows):
+        texts = ["GÜ", "", *["É"] * 10, "NO"]
+        return [(*row[:3], text) for row, text in zip(rows * 2, texts, strict=False)]
+
+    other = rewrite_test_set(data, tmp_path / "other", spell)
+    run_generate(other, checkpoint)
+    texts = re.findall(r"^T-\d+\t(.*)$", capfd.readouterr().out, re.M)
+    assert texts == ["G\ufffd", "", *["\ufffd"] * 10, "NO"]
+    assert "test0.flac: expected units of the dictionary, got 'Ü' in 'GÜ'" in caplog.text
+    named = [m for m in caplog.messages if "expected units of the dictionary" in m]
+    assert len(named) == 10
+    assert "11 of 13 transcripts of test.tsv cannot be spelled" in caplog.text
 
 
 def test_bad_utterances_are_refused_or_skipped_as_chosen(data, tmp_path, caplog):

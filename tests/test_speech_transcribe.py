@@ -22,6 +22,7 @@ from speech_runs import prepare_corpus, run_generate, run_train
 from fairseq_rnnprune import cli
 from fairseq_rnnprune.speech import transcribe
 from fairseq_rnnprune.speech.audio import AudioError, read_audio
+from fairseq_rnnprune.speech.ctc import GreedySearch
 from fairseq_rnnprune.speech.generator import CTCGenerator
 from fairseq_rnnprune.speech.stream import StreamingSearch, read_chunks
 from fairseq_rnnprune.speech.transcribe import add_transcribe
@@ -212,6 +213,18 @@ def test_a_stream_shows_the_text_as_it_grows(run, data, streaming_model, monkeyp
     assert len(set(shown)) > 2 and shown[0] == ""
 
 
+def test_a_text_that_nobody_sees_is_made_once(run, data, streaming_model, monkeypatch):
+    calls, whole = [], GreedySearch.results
+
+    def results(self, nbest=1, final=True):
+        calls.append(final)
+        return whole(self, nbest, final)
+
+    monkeypatch.setattr(GreedySearch, "results", results)
+    assert run(streaming_model, data / "flac" / "test3.flac", "--stream")[0] == 0
+    assert calls == [True]
+
+
 def test_bad_recordings_in_a_stream_are_named(run, data, streaming_model, tmp_path):
     bad = damaged_files(tmp_path / "bad")
     soundfile.write(tmp_path / "short.wav", tone(200), RATE)
@@ -273,6 +286,13 @@ def test_a_language_model_is_found_by_its_dictionary(run, data, model, tmp_path)
     assert status == 2 and "over the speech model's symbols" in err
     shutil.copy(tmp_path / "dict.txt", lm.parent / "dict.txt")
     assert run(model, audio, "--beam", "8", "--lm", lm, "--lm-weight", "9")[1] == texts["9"]
+
+
+def test_a_length_bonus_makes_texts_longer(run, data, model):
+    audio = sorted((data / "flac").glob("test*"))
+    plain, longer = (run(model, *audio, "--beam", "4", *m) for m in ([], ["--length-bonus", "9"]))
+    assert plain[0] == longer[0] == 0
+    assert len(longer[1]) > len(plain[1])
 
 
 def test_a_stream_ends_its_sentence_in_the_language_model(run, data, streaming_model, tmp_path):
@@ -395,7 +415,6 @@ def test_the_help_names_every_option():
     parser = argparse.ArgumentParser()
     add_transcribe(parser.add_subparsers())
     text = parser._subparsers._group_actions[0].choices["transcribe"].format_help()
-    for (
-        option
-    ) in "--beam --lm --lm-weight --packed --batch-size --json --stream --chunk-ms".split():
+    options = "--beam --lm --lm-weight --length-bonus --packed --batch-size --json --stream"
+    for option in [*options.split(), "--chunk-ms"]:
         assert option in text

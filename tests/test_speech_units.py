@@ -91,6 +91,15 @@ def test_fairseq_reads_the_dictionary(tmp_path, units):
     )
 
 
+def test_an_unknown_unit_counts_as_one_character(tmp_path):
+    write_counts({"a": 1, "b": 1}, tmp_path / "dict.txt")
+    for dictionary in (make_dictionary("ab"), load_dictionary(tmp_path)):
+        indices = encode("ab ä", CharacterUnits(), dictionary)
+        # As fairseq-generate makes a reference.
+        text = dictionary.string(indices, "letter", escape_unk=True)
+        assert text == "ab\ufffd\ufffd" and dictionary.string(indices) == "a b \ufffd \ufffd"
+
+
 def test_an_empty_text_and_an_unknown_unit_are_encoded():
     dictionary = make_dictionary("ab")
     assert encode("", CharacterUnits(), dictionary).shape == (0,)
@@ -123,7 +132,7 @@ def test_a_unit_twice_is_refused(symbols):
 
 
 def test_what_is_no_model_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="expected a sentencepiece model, got .*No such file"):
+    with pytest.raises(ValueError, match="got .*No such file.*; copy it from the training's data"):
         load_units("sentencepiece", tmp_path)
     for content in (b"", b"no model"):
         with pytest.raises(ValueError, match="expected a sentencepiece model, got . bytes"):

@@ -1,12 +1,14 @@
 """fairseq's commands on a pruned translation model, dense and packed."""
 
 import io
+import logging
 import re
 
 import pytest
 import sentencepiece
 import torch
 from fairseq.data import Dictionary
+from fairseq.logging import metrics
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from fairseq_runs import PRUNED
 from translation_runs import (
@@ -19,10 +21,11 @@ from translation_runs import (
     train_pairs,
 )
 
-from fairseq_rnnprune.compat.translation import answer_every_line
+from fairseq_rnnprune.compat.translation import answer_every_line, log_bleu_of_empty_text
 from fairseq_rnnprune.models.gru_seq2seq import GRUSeq2Seq
 
 answer_every_line()
+log_bleu_of_empty_text()
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +170,56 @@ def test_lines_within_the_limit_are_left_alone():
     dataset = task.build_dataset_for_inference([line], [3])
     assert dataset.src[0] is line
     assert len(task.build_dataset_for_inference([], torch.tensor([]))) == 0
+
+
+@pytest.mark.parametrize("unknown, warnings", [(2, 0), (3, 1)])
+def test_many_unknown_tokens_are_one_warning(caplog, unknown, warnings):
+    dictionary = Dictionary()
+    task = TranslationTask(TranslationConfig(), dictionary, dictionary)
+    # Ten tokens and two ends.
+    tokens = torch.tensor([dictionary.unk()] * unknown + [5] * (10 - unknown))
+    lines = [torch.cat([part, torch.tensor([dictionary.eos()])]) for part in tokens.split(5)]
+    with caplog.at_level(logging.WARNING):
+        task.build_dataset_for_inference(lines, torch.tensor([6, 6]))
+    assert len(caplog.messages) == warnings
+    expected = "3 of 10 source tokens are unknown: is this the sentencepiece model of the training"
+    assert all(message.startswith(expected) for message in caplog.messages)
+
+
+def bleu_log(correct, total):
+    """What a batch of a validation logs: n-grams, as many right as given, and the lengths."""
+    lengths = {"_bleu_sys_len": total[0], "_bleu_ref_len": 5}
+    counts = {f"_bleu_counts_{i}": correct[i] for i in range(4)}
+    return lengths | counts | {f"_bleu_totals_{i}": total[i] for i in range(4)}
+
+
+EMPTY, RIGHT = bleu_log([0] * 4, [0] * 4), bleu_log([5, 4, 3, 2], [5, 4, 3, 2])
+
+
+# fairseq leaves a batch of empty text out of the lengths.
+@pytest.mark.parametrize(
+    "batches, bleu",
+    [([EMPTY], 0), ([EMPTY, RIGHT], 100), ([RIGHT, EMPTY], 100), ([{}], None)],
+)
+def test_bleu_of_a_validation_with_empty_text(monkeypatch, batches, bleu):
+    dictionary = Dictionary()
+    task = TranslationTask(TranslationConfig(eval_bleu=True), dictionary, dictionary)
+    monkeypatch.setattr("fairseq.tasks.FairseqTask.reduce_metrics", lambda *arguments: None)
+    with metrics.aggregate(new_root=True) as logged:
+        for batch in batches:
+            task.reduce_metrics([batch], None)
+    assert logged.get_smoothed_values().get("bleu") == bleu
+
+
+def test_the_best_checkpoint_by_bleu_when_the_model_says_nothing(data, tmp_path):
+    generator = '{"min_len": 0, "max_len_a": 0, "max_len_b": 0, "beam": 1}'
+    options = ("--eval-bleu", "--eval-bleu-args", generator)
+    best = ("--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric")
+    train_pairs(
+        *(data, tmp_path, "--optimizer", "adam", "--max-update", "2", *options, *best),
+        disable_validation=False,
+    )
+    assert (tmp_path / "checkpoint_best.pt").exists()
 
 
 @pytest.fixture(scope="module")

@@ -38,14 +38,15 @@ def binarise(folder: Path, data: Path) -> Path:
     return data
 
 
-def train_pairs(data: Path, save_dir: Path, *more: str) -> Path:
+def train_pairs(data: Path, save_dir: Path, *more: str, disable_validation: bool = True) -> Path:
     """Runs fairseq-train and returns its last checkpoint."""
     arguments = [
         str(data),
         *MODEL,
         *("--save-dir", str(save_dir), "--seed", "3", "--batch-size", "20", "--lr", "0.02"),
         *("--clip-norm", "1.0", "--max-update", "150", "--no-epoch-checkpoints"),
-        *("--disable-validation", "--num-workers", "0", "--cpu", "--log-format", "none", *more),
+        *(["--disable-validation"] if disable_validation else []),
+        *("--num-workers", "0", "--cpu", "--log-format", "none", *more),
     ]
     args = options.parse_args_and_arch(options.get_training_parser(), arguments)
     train.main(convert_namespace_to_omegaconf(args))

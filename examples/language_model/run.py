@@ -59,7 +59,7 @@ RUNS = {
         *shlex.split("--prune-start 10% --prune-end 60%"),
     ],
     # q comes from a trained model, whose weights are larger than those of one in training: the cap
-    # is what ends the ramp at 90 %.
+    # keeps the ramp from passing 90 %.
     "ramp-90": [
         *(*LARGE, *shlex.split("--lr 0.006 --dropout 0.1"), *PRUNED),
         *("--prune-schedule", "ramp", "--prune-q", "CALIBRATED"),

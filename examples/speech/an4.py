@@ -16,10 +16,10 @@ import urllib.request
 import wave
 from pathlib import Path
 
+from fairseq_rnnprune.speech.manifest import Utterance, write_manifest
+
 URL = "https://github.com/cmusphinx/an4/archive/b567d13.tar.gz"
 VALIDATION_SPEAKERS, VALIDATION_SEED = 8, 4
-COLUMNS = ("path", "samples", "speaker", "text")
-Row = tuple[str, int, str, str]
 
 
 def main() -> None:
@@ -30,11 +30,11 @@ def main() -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     fetch(args.url, args.folder)
     rows = read_rows(args.folder, "train")
-    speakers = sorted({speaker for _, _, speaker, _ in rows})
+    speakers = sorted({row.speaker for row in rows})
     random.Random(VALIDATION_SEED).shuffle(speakers)
     held_out = set(speakers[:VALIDATION_SPEAKERS])
-    write(args.folder / "train.tsv", [row for row in rows if row[2] not in held_out])
-    write(args.folder / "valid.tsv", [row for row in rows if row[2] in held_out])
+    write(args.folder / "train.tsv", [row for row in rows if row.speaker not in held_out])
+    write(args.folder / "valid.tsv", [row for row in rows if row.speaker in held_out])
     write(args.folder / "test.tsv", read_rows(args.folder, "test"))
 
 
@@ -48,7 +48,7 @@ def fetch(url: str, folder: Path) -> None:
                 tar.extract(member, folder, filter="data")
 
 
-def read_rows(folder: Path, split: str) -> list[Row]:
+def read_rows(folder: Path, split: str) -> list[Utterance]:
     """The recordings of a split, by its lists: `<s> TEXT </s> (NAME)` in the transcription."""
     lines = (folder / "etc" / f"an4_{split}.transcription").read_text().splitlines()
     files = (folder / "etc" / f"an4_{split}.fileids").read_text().split()
@@ -59,13 +59,12 @@ def read_rows(folder: Path, split: str) -> list[Row]:
         if path.stem != name:
             raise ValueError(f"an4: expected the transcription of {path}, got that of {name}")
         with wave.open(str(folder / path)) as audio:
-            rows.append((path.as_posix(), audio.getnframes(), path.parent.name, text))
+            rows.append(Utterance(path, audio.getnframes(), path.parent.name, text))
     return rows
 
 
-def write(manifest: Path, rows: list[Row]) -> None:
-    lines = ["\t".join(map(str, row)) for row in [COLUMNS, *rows]]
-    manifest.write_text("\n".join(lines) + "\n")
+def write(manifest: Path, rows: list[Utterance]) -> None:
+    write_manifest(manifest, rows)
     print(f"{manifest}: {len(rows)} recordings")
 
 

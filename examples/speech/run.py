@@ -8,6 +8,7 @@ An interrupted run goes on from its last checkpoint when the same command is giv
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import shlex
 from pathlib import Path
@@ -19,19 +20,19 @@ from fairseq_rnnprune.experiment import (
     save_result,
     training_seconds,
 )
-from fairseq_rnnprune.speech.manifest import read_manifest
+from fairseq_rnnprune.speech.manifest import read_manifest, write_manifest
 
 HERE = Path(__file__).resolve().parent
 USER_DIR = HERE.parent.parent / "user_dir"
 
-EPOCHS, UPDATES_PER_EPOCH = 30, 106
-COMMON = shlex.split(
+EPOCHS, BATCH_SIZE = 30, 8
+COMMON = (
     "--task rnnprune_speech --speeds 0.9,1.0,1.1 "
     "--freq-masks 2 --freq-mask-width 8 --time-masks 2 --time-mask-width 30 "
     "--arch rnnprune_deepspeech2 --conv-channels 128 --conv-stride 4 "
     "--criterion ctc --zero-infinity --post-process letter --ddp-backend legacy_ddp "
-    "--batch-size 8 --lr-scheduler cosine --warmup-updates 300 --clip-norm 1.0 "
-    f"--max-epoch {EPOCHS} --max-update {EPOCHS * UPDATES_PER_EPOCH} "
+    f"--batch-size {BATCH_SIZE} --lr-scheduler cosine --warmup-updates 300 --clip-norm 1.0 "
+    f"--max-epoch {EPOCHS} --max-update {{updates}} "
     "--no-epoch-checkpoints --save-interval 5 --validate-interval 5 "
     "--log-format json --log-interval 20 --num-workers 0"
 )
@@ -77,7 +78,7 @@ def main() -> None:
     args = parser.parse_args()
 
     data = prepare(args.data, args.work / "data")
-    options = [*COMMON, *shlex.split(RUNS[args.run]), "--seed", str(args.seed)]
+    options = train_options(args.run, args.seed, len(read_manifest(data / "train.tsv")))
     folder = args.work / f"{args.run}-s{args.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "train.log"
@@ -103,17 +104,26 @@ def main() -> None:
     print(f"{args.run}: test CER {figures['test_cer']}, WER {figures['test_wer']}; see {path}")
 
 
+def train_options(run: str, seed: int, utterances: int) -> list[str]:
+    """Options of fairseq-train for so many utterances: schedules end with the last epoch."""
+    common = COMMON.format(updates=EPOCHS * math.ceil(utterances / BATCH_SIZE))
+    return [*shlex.split(common), *shlex.split(RUNS[run]), "--seed", str(seed)]
+
+
 def prepare(source: Path, data: Path) -> Path:
     """Checks the recordings and computes features and units once; `source` is only read."""
+    source, record = source.resolve(), data / "source.txt"
+    before = record.read_text(encoding="utf-8").strip() if record.exists() else str(source)
+    if before != str(source):
+        raise SystemExit(
+            f"run.py: expected --data {before}, from which {data} was made, got {source}; give "
+            "another --work"
+        )
     if not (data / "speech.json").exists():
         data.mkdir(parents=True, exist_ok=True)
+        record.write_text(f"{source}\n", encoding="utf-8")
         for split in ("train", "valid", "test"):
-            utterances = read_manifest(source.resolve() / f"{split}.tsv")
-            rows = [(u.path, u.samples, u.speaker, u.text) for u in utterances]
-            lines = [
-                "\t".join(map(str, row)) for row in [("path", "samples", "speaker", "text"), *rows]
-            ]
-            (data / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            write_manifest(data / f"{split}.tsv", read_manifest(source / f"{split}.tsv"))
         print(rnnprune("prepare", data, "--mel-bins", 40))
     return data
 

@@ -8,9 +8,14 @@ An interrupted run goes on from its last checkpoint when the same command is giv
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
+import math
 import re
 import shlex
+import shutil
 from pathlib import Path
+from typing import Any
 
 import sacrebleu
 import sentencepiece
@@ -20,33 +25,32 @@ from fairseq_rnnprune.experiment import (
     count_parameters,
     fairseq,
     save_result,
+    training_rows,
     training_seconds,
 )
 
 HERE = Path(__file__).resolve().parent
 USER_DIR = HERE.parent.parent / "user_dir"
 
-SOURCE, TARGET = "en", "de"
+LANGUAGES = SOURCE, TARGET = "en", "de"
 # Names of the files by fairseq's names of the splits.
 SPLITS = {"train": "train", "valid": "valid", "test": "test2016"}
 PIECES = 6000
 EPOCHS = 15
-# 29,000 sentences in batches of 64.
-UPDATES_PER_EPOCH = 454
+BATCH = 64
 
 COMMON = shlex.split(
     "--task translation --arch rnnprune_gru_seq2seq_256 --share-all-embeddings "
     "--criterion label_smoothed_cross_entropy --label-smoothing 0.1 --ddp-backend legacy_ddp "
-    "--batch-size 64 --lr 0.002 --lr-scheduler cosine --warmup-updates 400 --clip-norm 1.0 "
-    f"--max-epoch {EPOCHS} --max-update {EPOCHS * UPDATES_PER_EPOCH} --no-epoch-checkpoints "
+    f"--batch-size {BATCH} --lr 0.002 --lr-scheduler cosine --clip-norm 1.0 "
+    f"--max-epoch {EPOCHS} --no-epoch-checkpoints "
     "--save-interval-updates 200 --keep-interval-updates 1 --disable-validation "
     "--log-format json --log-interval 50 --num-workers 0"
 )
 DENSE = shlex.split("--optimizer adam --dropout 0.4")
 # A tenth of the weights overfits less.
 PRUNED = shlex.split(
-    "--optimizer pruned --prune-inner adam --prune-freq 50 --dropout 0.3 --prune-start 10% "
-    "--prune-end 60%"
+    "--optimizer pruned --prune-inner adam --dropout 0.3 --prune-start 10% --prune-end 60%"
 )
 CUBIC = [*PRUNED, "--prune-schedule", "cubic", "--prune-sparsity"]
 WIDE = shlex.split("--encoder-hidden-size 512 --decoder-hidden-size 512")
@@ -63,7 +67,7 @@ RUNS = {
     "cubic-95": [*CUBIC, "0.95"],
     "blocks-90": [*CUBIC, "0.9", "--prune-block-shape", "16,1"],
     # q comes from a trained model, whose weights are larger than those of one in training: the cap
-    # is what ends the ramp at 90 %.
+    # keeps the ramp from passing 90 %, and it may end below.
     "ramp-90": [
         *PRUNED,
         *shlex.split("--prune-schedule ramp --prune-q CALIBRATED --prune-ramp 30%"),
@@ -81,25 +85,46 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
 
+    missing = [path for path in text_files(args.text) if not path.is_file()]
+    if missing:
+        parser.error(f"--text: expected the file {missing[0]}, got none; the README tells its form")
+    dense = args.work / f"dense-s{args.seed}" / "checkpoint_last.pt"
+    if "CALIBRATED" in RUNS[args.run] and not dense.is_file():
+        parser.error(
+            f"{args.run}: expected the dense model {dense}, got none; "
+            f"run dense with --seed {args.seed} first"
+        )
+
     data = preprocess(args.text, args.work)
-    options = [*COMMON, *RUNS[args.run], "--seed", str(args.seed)]
+    count = len(read_lines(args.text / f"{SPLITS['train']}.{SOURCE}"))
+    is_pruned = "--prune-inner" in RUNS[args.run]
+    options = [*COMMON, *lengths(count, is_pruned), *RUNS[args.run], "--seed", str(args.seed)]
     if "CALIBRATED" in options:
-        dense = args.work / f"dense-s{args.seed}" / "checkpoint_last.pt"
         options[options.index("CALIBRATED")] = calibrated_q(dense)
     folder = args.work / f"{args.run}-s{args.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     log, checkpoint = folder / "train.log", folder / "checkpoint_last.pt"
     fairseq("train", data, "--user-dir", USER_DIR, *options, "--save-dir", folder, log=log)
-    packed = "fp32" if "--prune-inner" in options else "dense"
-    hypotheses = translate(data, checkpoint, packed)
+    choices = ("fp32", "dense", "bf16", "int8") if is_pruned else ("dense",)
+    texts = {choice: translate(data, checkpoint, choice) for choice in choices}
+    packed = choices[0]
+    hypotheses = texts[packed]
     (folder / f"test.{TARGET}").write_text("".join(f"{x}\n" for x in hypotheses), encoding="utf-8")
     bleu = sacrebleu.metrics.BLEU()
     references = read_lines(args.text / f"{SPLITS['test']}.{TARGET}")
+    bleu_by_packed = {
+        choice: round(bleu.corpus_score(lines, [references]).score, 2)
+        for choice, lines in texts.items()
+    }
     figures = {
         **count_parameters(checkpoint),
-        "test_bleu": round(bleu.corpus_score(hypotheses, [references]).score, 2),
+        **final_sparsity(log),
+        "test_bleu": bleu_by_packed[packed],
         "training_seconds": training_seconds(log),
     }
+    if is_pruned:
+        figures["bleu_by_packed"] = bleu_by_packed
+        figures["same_text_packed"] = texts["dense"] == texts["fp32"]
     path = save_result(
         HERE / "results",
         args.run,
@@ -113,22 +138,63 @@ def main() -> None:
     print(f"{args.run}: test BLEU {figures['test_bleu']}; written to {path}")
 
 
+def lengths(lines: int, is_pruned: bool) -> list[str]:
+    """Updates of training, of its warm-up and between masks, for so many training sentences."""
+    updates = EPOCHS * math.ceil(lines / BATCH)
+    options = {"--max-update": updates, "--warmup-updates": min(400, max(1, updates // 10))}
+    if is_pruned:
+        # A text of a few sentences needs more than one mask update as well.
+        options["--prune-freq"] = min(50, max(1, updates // 20))
+    return [word for option, value in options.items() for word in (option, str(value))]
+
+
+def final_sparsity(log: Path) -> dict[str, Any]:
+    """Fraction of zeros at the end of training: of all prunable weights and by type."""
+    last = training_rows(log)[-1]
+    by_type = {
+        key.removeprefix("sparsity_"): float(value)
+        for key, value in last.items()
+        if key.startswith("sparsity_")
+    }
+    return {"sparsity": float(last.get("sparsity", 0)), "sparsity_by_type": by_type}
+
+
+def text_files(text: Path) -> list[Path]:
+    return [text / f"{name}.{language}" for name in SPLITS.values() for language in LANGUAGES]
+
+
 def preprocess(text: Path, work: Path) -> Path:
-    """Trains sentencepieces on both languages and binarises the pieces of the text, once."""
-    data, pieces = work / "data", work / "pieces"
+    """Trains sentencepieces on both languages and binarises the pieces of the text, once.
+
+    SystemExit if WORK was made from another text or with another number of pieces.
+    """
+    data, pieces, stamp = work / "data", work / "pieces", work / "made_from.json"
+    digests = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in text_files(text)}
+    made_from = json.dumps({"pieces": PIECES, "sha256": digests}, indent=1) + "\n"
+    # The last file that fairseq-preprocess writes.
     if (data / f"test.{SOURCE}-{TARGET}.{TARGET}.idx").exists():
+        if not stamp.exists() or stamp.read_text(encoding="utf-8") != made_from:
+            raise SystemExit(
+                f"preprocess: expected the text and pieces that {work} was made from, got others; "
+                "name a new --work"
+            )
         return data
+    # fairseq-preprocess refuses a folder that an interrupted run has left.
+    shutil.rmtree(data, ignore_errors=True)
     pieces.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(made_from, encoding="utf-8")
     sentencepiece.SentencePieceTrainer.train(
-        input=[str(text / f"train.{language}") for language in (SOURCE, TARGET)],
+        input=[str(text / f"{SPLITS['train']}.{language}") for language in LANGUAGES],
         model_prefix=str(work / "spm"),
         vocab_size=PIECES,
+        # A text of a few sentences has fewer pieces.
+        hard_vocab_limit=False,
         character_coverage=1.0,
         minloglevel=1,
     )
     processor = sentencepiece.SentencePieceProcessor(model_file=str(work / "spm.model"))
     for split, name in SPLITS.items():
-        for language in (SOURCE, TARGET):
+        for language in LANGUAGES:
             encoded = processor.encode(read_lines(text / f"{name}.{language}"), out_type=str)
             lines = "".join(" ".join(line) + "\n" for line in encoded)
             (pieces / f"{split}.{language}").write_text(lines, encoding="utf-8")

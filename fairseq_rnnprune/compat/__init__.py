@@ -17,7 +17,7 @@ from .loading import trust_checkpoint_classes
 from .messages import explain_bf16, explain_unknown_model
 from .quiet import silence_hydra
 from .requirement import require_fairseq
-from .translation import answer_every_line
+from .translation import answer_every_line, log_bleu_of_empty_text
 
 __all__ = ["REPAIRS", "apply", "require_fairseq"]
 
@@ -32,6 +32,7 @@ REPAIRS = (
     explain_unknown_model,
     complete_help,
     answer_every_line,
+    log_bleu_of_empty_text,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -9,7 +10,8 @@ class FrameBatchNorm(nn.BatchNorm1d):
     """torch.nn.BatchNorm1d over the frames of sequences: its arguments, parameters and state.
 
     In training, mean and variance of a feature are taken over all valid frames of the batch
-    (sequence-wise normalisation, arXiv 1512.02595, section 3.2); otherwise the running ones hold.
+    (sequence-wise normalisation, arXiv 1512.02595, section 3.2); otherwise, and where a feature has
+    one value only, the running ones hold.
     """
 
     def forward(self, input: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -27,7 +29,11 @@ class FrameBatchNorm(nn.BatchNorm1d):
 
     def _normalise(self, frames: Tensor) -> Tensor:
         """Frames [N, C * n] to the same shape."""
-        if frames.shape[1] == self.num_features:
-            return super().forward(frames)
-        features = frames.view(len(frames), self.num_features, -1)
+        features = frames
+        if frames.shape[1] != self.num_features:
+            features = frames.view(len(frames), self.num_features, -1)
+        # One frame has no variance.
+        if self.training and features.numel() == self.num_features:
+            state = (self.running_mean, self.running_var, self.weight, self.bias)
+            return F.batch_norm(frames, *state, training=False, eps=self.eps)
         return super().forward(features).view(frames.shape)

@@ -98,6 +98,11 @@ def default_window(updates: int, epochs: float) -> tuple[int, int, int]:
     return default_start(round(updates / epochs), ramp), ramp, end
 
 
+def default_freq(start: int, end: int) -> int:
+    """Updates between masks: 100, or fewer where a short window holds less than ten such spans."""
+    return min(100, max(1, (end - start) // 10))
+
+
 def _check_dense(type: str, weights: list[Tensor]) -> None:
     if not all(w.isfinite().all() for w in weights):
         raise ValueError(

@@ -9,6 +9,7 @@ from fairseq_rnnprune.checkpoint import Checkpoint
 from fairseq_rnnprune.pruning import RampSchedule, find_prunable
 from fairseq_rnnprune.pruning.calibrate import (
     ScoredWeight,
+    default_freq,
     default_window,
     quantile,
     score_weights,
@@ -55,16 +56,19 @@ def calibrate(
     score: str = "max",
     updates: int | None = None,
     epochs: float | None = None,
-    freq: int = 100,
+    freq: int | None = None,
     ramp_factor: float = 1.5,
 ) -> Calibration:
     """Chooses q, theta and phi by eq. 1 and the window by Table 1 of arXiv 1704.05119.
 
     `block_shapes` has an entry for each type to prune. `updates` and `epochs` describe the run to
-    come and default to those of the checkpoint. ValueError if neither tells them.
+    come and default to those of the checkpoint; `freq` defaults to 100, less where the window is
+    short. ValueError if neither tells the run's length.
     """
     updates, epochs = _run_length(checkpoint, updates, epochs)
     start, ramp, end = default_window(updates, epochs)
+    if freq is None:
+        freq = default_freq(start, end)
     weights = score_weights(checkpoint.model, block_shapes, score)
     q = {type: quantile(scored, sparsity) for type, scored in weights.items()}
     schedules = {

@@ -120,7 +120,10 @@ def add_calibrate(subcommands: argparse._SubParsersAction) -> None:
         "--epochs", type=float, metavar="E", help="of the run to come (default: the checkpoint's)"
     )
     parser.add_argument(
-        "--freq", type=int, default=100, metavar="N", help="updates between masks (default: 100)"
+        "--freq",
+        type=int,
+        metavar="N",
+        help="updates between masks (default: 100, fewer in a short training)",
     )
     parser.add_argument(
         "--ramp-factor",

@@ -27,7 +27,7 @@ def measure_audio(path: Path, sample_rate: int) -> tuple[int, int]:
     AudioError if the file is missing, empty, a folder, no audio, of length 0 or cut off, as far
     as its header and its size show that.
     """
-    with _open(path) as file:
+    with open_audio(path) as file:
         return file.frames, resampled_length(file.frames, file.samplerate, sample_rate)
 
 
@@ -38,7 +38,7 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
     sample that is not finite.
     """
     blocks = []
-    with _open(path) as file:
+    with open_audio(path) as file:
         rate, expected = file.samplerate, file.frames
         try:
             while True:
@@ -73,8 +73,8 @@ def resampled_length(samples: int, rate: float, new_rate: float) -> int:
     return samples if rate == new_rate else round(samples * new_rate / rate)
 
 
-def _open(path: Path):
-    """An open soundfile.SoundFile, of a file that is whole as far as its size can show."""
+def open_audio(path: Path):
+    """A soundfile.SoundFile to be read from start to end; AudioError as of `measure_audio`."""
     soundfile = require("soundfile")
     try:
         if os.path.isdir(path):
@@ -92,6 +92,9 @@ def _open(path: Path):
             path, f"expected an audio file, got one that cannot be read: {_reason(error)}"
         ) from error
     if 0 < file.frames < _UNKNOWN:
+        # soundfile seeks to where it is after every block, and MP3 goes on from there with other
+        # samples: its decoder has lost what it knew of the frames before.
+        file.seekable = lambda: False
         return file
     file.close()
     if file.frames:

@@ -148,6 +148,31 @@ def keep_usable(
     return [u for index, u in enumerate(utterances) if index not in problems]
 
 
+def warn_of_texts(
+    utterances: Sequence[Utterance],
+    config: SpeechConfig,
+    units: Units,
+    known: Container[str],
+    name: str,
+) -> None:
+    """A warning for each of the first ten transcripts that no model can spell, and their number.
+
+    An empty transcript is none of them: decoding needs no transcripts.
+    """
+    spoken = [u for u in utterances if units.encode(u.text)]
+    problems = check_texts(spoken, config, units, known)
+    for index in sorted(problems)[:_NAMED]:
+        logger.warning("%s", problems[index])
+    if problems:
+        logger.warning(
+            "%d of %d transcripts of %s cannot be spelled with the units; what is outside them "
+            "counts as errors",
+            len(problems),
+            len(utterances),
+            name,
+        )
+
+
 def usable_utterances(
     utterances: Sequence[Utterance],
     config: SpeechConfig,

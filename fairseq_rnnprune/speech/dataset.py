@@ -46,16 +46,26 @@ class SpeechDataset(FairseqDataset):
         self.utterances = list(utterances)
         self.config, self.dictionary, self.units = config, dictionary, units
         self.cache = FeatureCache(None) if cache is None else cache
-        self.shuffle, self.seed, self.epoch = shuffle, seed, 1
+        self.shuffle, self.seed = shuffle, seed
+        # Shared: fairseq keeps its worker processes, and calls set_epoch here only.
+        self._epoch = torch.ones((), dtype=torch.int64).share_memory_()
         self.spec_augment, self.speeds = spec_augment, tuple(speeds)
         longest = (changed_length(u.samples, min(speeds)) for u in self.utterances)
         self.sizes = np.array([frame_count(n, config.sample_rate) for n in longest], dtype=np.int64)
+
+    @property
+    def epoch(self) -> int:
+        """Of the training, from 1, in worker processes too."""
+        return int(self._epoch)
 
     def __len__(self) -> int:
         return len(self.utterances)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """{"id", "source": float32 [T, F], normalised, "target": int64 [U]}."""
+        """{"row", "source": float32 [T, F], normalised, "target": int64 [U]}.
+
+        The row is the manifest's, or the index of an utterance of no manifest.
+        """
         index = int(index)
         utterance = self.utterances[index]
         with data_utils.numpy_seed(self.seed, self.epoch, index):
@@ -66,10 +76,11 @@ class SpeechDataset(FairseqDataset):
             if self.spec_augment is not None:
                 features = self.spec_augment(features)
         target = encode(utterance.text, self.units, self.dictionary)
-        return {"id": index, "source": torch.from_numpy(features), "target": target}
+        row = index if utterance.row < 0 else utterance.row
+        return {"row": row, "source": torch.from_numpy(features), "target": target}
 
     def collater(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """The batch of wav2vec's form: see the arguments of the `ctc` criterion."""
+        """The batch of wav2vec's form: see the arguments of the `ctc` criterion; "id" has rows."""
         if not samples:
             return {}
         sources, targets = [s["source"] for s in samples], [s["target"] for s in samples]
@@ -78,7 +89,7 @@ class SpeechDataset(FairseqDataset):
         source = torch.nn.utils.rnn.pad_sequence(sources, batch_first=True)
         padding_mask = torch.arange(source.shape[1]) >= lengths[:, None]
         return {
-            "id": torch.tensor([s["id"] for s in samples]),
+            "id": torch.tensor([s["row"] for s in samples]),
             "nsentences": len(samples),
             "ntokens": int(target_lengths.sum()),
             "net_input": {
@@ -112,7 +123,7 @@ class SpeechDataset(FairseqDataset):
 
     def set_epoch(self, epoch: int) -> None:
         """What is drawn for an item depends on the epoch; lengths, and so batches, do not."""
-        self.epoch = epoch
+        self._epoch.fill_(epoch)
 
 
 def make_spec_augment(

@@ -15,12 +15,23 @@ from .units import DICTIONARY_FILE, Units
 BLANK = 0
 
 
-def make_dictionary(symbols: Iterable[str]) -> Dictionary:
+class UnitDictionary(Dictionary):
+    """fairseq's Dictionary, in whose texts an unknown unit is one character, U+FFFD.
+
+    As `<<unk>>`, in the references of fairseq-generate, it would count as seven characters.
+    """
+
+    def unk_string(self, escape: bool = False) -> str:
+        """U+FFFD, the replacement character, escaped or not."""
+        return "\ufffd"
+
+
+def make_dictionary(symbols: Iterable[str]) -> UnitDictionary:
     """A dictionary of fairseq's four special symbols and these units, in their order.
 
     ValueError for a unit that is there twice or is one of the four.
     """
-    dictionary = Dictionary()
+    dictionary = UnitDictionary()
     for symbol in symbols:
         if symbol in dictionary.indices:
             raise ValueError(
@@ -31,7 +42,7 @@ def make_dictionary(symbols: Iterable[str]) -> Dictionary:
     return dictionary
 
 
-def load_dictionary(folder: Path) -> Dictionary:
+def load_dictionary(folder: Path) -> UnitDictionary:
     """Reads folder/dict.txt; ValueError where it is missing, empty or no dictionary."""
     path = Path(folder, DICTIONARY_FILE)
     advice = f"run rnnprune prepare {folder}"
@@ -40,7 +51,7 @@ def load_dictionary(folder: Path) -> Dictionary:
     try:
         # Given a name instead, fairseq raises a bare Exception where the encoding is another.
         with open(path, encoding="utf-8") as file:
-            dictionary = Dictionary.load(file)
+            dictionary = UnitDictionary.load(file)
     # fairseq raises RuntimeError for a unit that is there twice, UnicodeError is a ValueError.
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())

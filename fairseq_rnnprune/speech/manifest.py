@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 _REQUIRED = ("path", "samples", "text")
+_COLUMNS = ("path", "samples", "speaker", "text")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,12 +16,15 @@ class Utterance:
     """A recording and its transcript.
 
     `samples` is the manifest's length, at the file's own rate, until `checks` has measured it.
+    `row` counts the manifest's utterances from 0, skipped ones as well; -1 without a manifest.
     """
 
     path: Path
     samples: int
     speaker: str
     text: str
+    # Where it is said, not what.
+    row: int = dataclasses.field(default=-1, compare=False)
 
 
 def read_manifest(path: Path) -> list[Utterance]:
@@ -55,7 +61,14 @@ def read_manifest(path: Path) -> list[Utterance]:
     ]
     if not utterances:
         raise ValueError(f"read_manifest: expected utterances in {path}, got only its header")
-    return utterances
+    return [dataclasses.replace(u, row=row) for row, u in enumerate(utterances)]
+
+
+def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
+    """Writes a manifest that `read_manifest` reads; relative paths stay as they are."""
+    rows = [(u.path.as_posix(), str(u.samples), u.speaker, u.text) for u in utterances]
+    lines = ["\t".join(row) + "\n" for row in (_COLUMNS, *rows)]
+    Path(path).write_text("".join(lines), encoding="utf-8")
 
 
 def _fields(line: str, count: int, path: Path, number: int) -> list[str]:
@@ -77,5 +90,6 @@ def _utterance(row: dict[str, str], path: Path, number: int) -> Utterance:
         )
     if not row["path"].strip():
         raise ValueError(f"read_manifest: expected a path, got none in line {number} of {path}")
-    audio = Path(row["path"].strip()).expanduser()
+    # Path.expanduser fails at ~ before the name of no user, which may be a file's.
+    audio = Path(os.path.expanduser(row["path"].strip()))
     return Utterance(path.parent / audio, int(samples), row.get("speaker", ""), row["text"])

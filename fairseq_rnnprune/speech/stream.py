@@ -12,7 +12,7 @@ import torch
 
 from fairseq_rnnprune.speech import require
 
-from .audio import AudioError, measure_audio
+from .audio import AudioError, open_audio
 from .config import SpeechConfig
 from .features import SHIFT_MS, FeatureStream, normalize
 
@@ -70,8 +70,7 @@ def read_chunks(path: Path, sample_rate: int, milliseconds: float) -> Iterator[n
     if path == STDIN:
         yield from _read_raw(sample_rate, milliseconds)
         return
-    measure_audio(path, sample_rate)
-    with require("soundfile").SoundFile(str(path)) as file:
+    with open_audio(path) as file:
         rate, taken = file.samplerate, 0
         size = max(1, round(rate * milliseconds / 1000))
         resampler = None

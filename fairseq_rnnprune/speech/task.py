@@ -15,10 +15,11 @@ from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING
 
 from .cache import FOLDER, FeatureCache
-from .checks import POLICIES, usable_utterances
+from .checks import POLICIES, usable_utterances, warn_of_texts
 from .config import SpeechConfig
 from .dataset import SpeechDataset, make_spec_augment
 from .dictionary import load_dictionary, make_dictionary, symbols_of
+from .fusion import KenLanguageModel
 from .generator import CTCGenerator
 from .manifest import read_manifest
 from .units import CharacterUnits, SentencePieceUnits, Units, load_units
@@ -56,6 +57,16 @@ class SpeechTaskConfig(FairseqDataclass):
     )
     time_mask_share: float = field(
         default=0.2, metadata={"help": "share of the utterance that a time mask stays below"}
+    )
+    kenlm: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "in fairseq-generate, a file of KenLM over words, with the weight --lm-weight "
+            "(fairseq's default is 0); use it with --beam 16 or more"
+        },
+    )
+    length_bonus: float = field(
+        default=0.0, metadata={"help": "in fairseq-generate, added to the score for every unit"}
     )
     seed: int = II("common.seed")
 
@@ -118,7 +129,8 @@ class SpeechTask(FairseqTask):
             what = "units" if mine != symbols else "features"
             raise ValueError(
                 f"SpeechTask: expected data with the {what} of the checkpoint, got other ones in "
-                f"{self.cfg.data}; copy speech.json and dict.txt from the training's data there"
+                f"{self.cfg.data}; copy speech.json, dict.txt and, if there, sentencepiece.model "
+                "from the training's data there"
             )
         units = CharacterUnits() if model is None else SentencePieceUnits(bytes(model.tolist()))
         self._set(config, units, make_dictionary(symbols))
@@ -133,6 +145,8 @@ class SpeechTask(FairseqTask):
         cfg = self.cfg
         # Only the trainer selects data; a decoded training set must not be augmented.
         training = "data_selector" in kwargs
+        # fairseq-generate gives no epoch: it may decode what no dictionary could spell.
+        decoding = "epoch" not in kwargs
         speeds = parse_speeds(cfg.speeds) if training else (1.0,)
         features = FeatureCache(Path(cfg.feature_cache or Path(cfg.data, FOLDER)))
         manifest = Path(cfg.data, f"{split}.tsv")
@@ -146,9 +160,11 @@ class SpeechTask(FairseqTask):
             name=manifest.name,
             output_lengths=self._output_lengths if training else None,
             speed=max(speeds),
-            # fairseq-generate gives no epoch: it may decode what no dictionary could spell.
-            check_text="epoch" in kwargs,
+            check_text=not decoding,
         )
+        if decoding:
+            dictionary = self.target_dictionary
+            warn_of_texts(utterances, self.config, self.units, dictionary, manifest.name)
         augmentation: dict[str, Any] = {}
         if training:
             augmentation = {
@@ -176,13 +192,27 @@ class SpeechTask(FairseqTask):
         extra_gen_cls_kwargs: Optional[dict[str, Any]] = None,
         **unused: Any,
     ) -> CTCGenerator:
-        """Greedy at --beam 1 without a language model, else prefix beam search."""
+        """Greedy at --beam 1 without a language model and length bonus, else prefix beam search.
+
+        ValueError for --kenlm together with --lm-path.
+        """
+        options = {"length_bonus": self.cfg.length_bonus, **(extra_gen_cls_kwargs or {})}
+        if self.cfg.kenlm is not None:
+            if options.get("lm_model") is not None:
+                raise ValueError(
+                    f"--kenlm: expected no --lm-path as well, got --kenlm {self.cfg.kenlm} and "
+                    "another language model; leave one of them out"
+                )
+            dictionary = self.target_dictionary
+            options["lm_model"] = KenLanguageModel(
+                Path(self.cfg.kenlm), dictionary.symbols, self.units.reserved, dictionary.eos()
+            )
         return CTCGenerator(
             models,
             self.target_dictionary,
             beam=args.beam,
             nbest=args.nbest,
-            **(extra_gen_cls_kwargs or {}),
+            **options,
         )
 
 

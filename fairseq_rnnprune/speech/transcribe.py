@@ -62,6 +62,14 @@ def add_transcribe(subcommands: argparse._SubParsersAction) -> None:
         "--lm-weight", type=float, metavar="W", help="of the language model (default: 0.5)"
     )
     parser.add_argument(
+        "--length-bonus",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="added to a text's score for every unit, against texts that a language model makes "
+        "too short (default: 0)",
+    )
+    parser.add_argument(
         "--packed",
         choices=("auto", "dense", "fp32", "bf16", "int8"),
         help="weights: auto (packed where that is faster), dense, or packed with such values "
@@ -139,6 +147,7 @@ def _transcribe(args: argparse.Namespace) -> None:
         beam=args.beam,
         lm_model=language_model,
         lm_weight=LM_WEIGHT if args.lm_weight is None else args.lm_weight,
+        length_bonus=args.length_bonus,
     )
     # One recording that is named needs no name in the output.
     is_single = len(args.audio) == 1 and not args.audio[0].is_dir()

@@ -28,8 +28,9 @@ Source = Path | ValueError
 class Transcript:
     """A recording's text; words are (word, start, end) in seconds.
 
-    Of a stream: `latencies`, the milliseconds from having a chunk to having its text, where the end
-    of the audio counts as a chunk; `waiting_ms`, how much later audio the model waits for.
+    Of a stream: `latencies`, the milliseconds from having a chunk to having searched it, and to
+    having the text as well where that is shown; the end of the audio counts as a chunk, and always
+    has its text. `waiting_ms`: how much later audio the model waits for.
     """
 
     path: Path
@@ -164,9 +165,12 @@ def _stream(
     rate, samples, latencies = speech.config.sample_rate, 0, []
     begin = time.perf_counter()
 
-    def text_of_chunk(final: bool) -> Any:
-        best = streaming.search.results(final=final)[0]
-        text = speech.text(best.tokens)
+    def end_chunk(final: bool) -> Any:
+        best, text = None, ""
+        # All text so far, after every chunk, takes time that grows with the square of the length.
+        if final or show is not None:
+            best = streaming.search.results(final=final)[0]
+            text = speech.text(best.tokens)
         latencies.append(1000 * (time.perf_counter() - begin))
         if show is not None:
             show(text)
@@ -176,10 +180,10 @@ def _stream(
         samples += len(audio)
         begin = time.perf_counter()
         streaming.push(audio)
-        text_of_chunk(final=False)
+        end_chunk(final=False)
     begin = time.perf_counter()
     streaming.finish()
-    best = text_of_chunk(final=True)
+    best = end_chunk(final=True)
     _check_length(path, streaming.input_frames, samples / rate, speech)
     transcript = _transcript(path, samples / rate, best.tokens, best.frames, speech)
     transcript.latencies, transcript.waiting_ms = latencies, streaming.waiting_ms

@@ -72,7 +72,8 @@ class SentencePieceUnits:
         except OSError as error:
             raise ValueError(
                 f"SentencePieceUnits: expected a sentencepiece model, got {error}; "
-                "train it with rnnprune prepare --units sentencepiece"
+                "copy it from the training's data, or train one with rnnprune prepare --units "
+                "sentencepiece"
             ) from error
 
     @classmethod
