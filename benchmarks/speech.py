@@ -47,6 +47,7 @@ DENSE = ("dense", "dense-int8")
 BLOCK = (16, 4)
 
 
+@torch.no_grad()
 def main() -> None:
     options = parser(__doc__, seconds=60.0, turn=0.3)
     options.add_argument("--size", choices=SIZES)
@@ -58,7 +59,6 @@ def main() -> None:
     if (arguments.size is None) == (arguments.checkpoint is None):
         options.error("expected either --size or --checkpoint")
     torch.manual_seed(arguments.seed)
-    torch.set_grad_enabled(False)
     if arguments.size:
         name, config = arguments.size, SpeechConfig()
         model = random_model(arguments.size, config, arguments.sparsity)
