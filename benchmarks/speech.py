@@ -40,10 +40,11 @@ from fairseq_rnnprune.speech.ctc import greedy  # noqa: E402
 from fairseq_rnnprune.speech.features import log_mel, normalize  # noqa: E402
 
 # Largest error / root mean square of the log-probabilities, which pass through all layers.
-LIMITS = {"dense": 1e-4, "dense-int8": 0.5, "fp32": 1e-4, "bf16": 0.1, "int8": 0.5}
+LIMITS = {"dense": 1e-4, "dense-torch": 1e-4, "dense-bf16": 0.2, "dense-int8": 0.5}
+LIMITS |= {"fp32": 1e-4, "bf16": 0.1, "int8": 0.5}
 CLASSES = 32
 # The first is what speed-ups are over.
-DENSE = ("dense", "dense-int8")
+DENSE = ("dense", "dense-torch", "dense-bf16", "dense-int8")
 BLOCK = (16, 4)
 
 
@@ -119,35 +120,46 @@ def load(checkpoint: str) -> tuple[DeepSpeech2, SpeechConfig]:
 
 
 def variants(model: DeepSpeech2) -> Iterator[tuple[str, DeepSpeech2]]:
-    """The model dense in fp32 and int8, and packed in each format."""
+    """The model as it was trained, dense as torch runs it best, and packed in each format."""
     yield "dense", model
-    # torch quantises no RNN with a ReLU.
+    yield "dense-bf16", copy.deepcopy(model).bfloat16()
+    plain = copy.deepcopy(model)
     if isinstance(model.rnn, GRU):
-        narrow = copy.deepcopy(model)
-        narrow.rnn = PlainGRU(narrow.rnn)
-        yield "dense-int8", quantize(narrow, {nn.GRU, nn.Linear})
+        plain.rnn = Plain(plain_gru(model.rnn))
+        yield "dense-int8", quantize(plain, {nn.GRU, nn.Linear})
+    else:
+        # torch's own loop over the steps. It clips nothing, but no state comes near 20 here, or the
+        # parity gate would say so. torch quantises no RNN with a ReLU.
+        plain.rnn = Plain(model.rnn.folded())
+        yield "dense-torch", plain
     for dtype in ("fp32", "bf16", "int8"):
         packed = copy.deepcopy(model)
         packed.rnn.pack(dtype)
         yield dtype, packed
 
 
-class PlainGRU(nn.Module):
+def plain_gru(layer: GRU) -> nn.GRU:
     """A layer's GRU as the very type that torch quantises."""
+    gru = nn.GRU(
+        layer.input_size,
+        layer.hidden_size,
+        layer.num_layers,
+        batch_first=True,
+        bidirectional=layer.bidirectional,
+    ).eval()
+    gru.load_state_dict(layer.state_dict())
+    return gru
 
-    def __init__(self, layer: GRU):
+
+class Plain(nn.Module):
+    """A layer of torch's in the place of one of ours, for whole utterances."""
+
+    def __init__(self, layer: nn.RNNBase):
         super().__init__()
-        self.gru = nn.GRU(
-            layer.input_size,
-            layer.hidden_size,
-            layer.num_layers,
-            batch_first=True,
-            bidirectional=layer.bidirectional,
-        ).eval()
-        self.gru.load_state_dict(layer.state_dict())
+        self.layer = layer
 
     def forward(self, x: Tensor, lengths: None = None) -> tuple[Tensor, Tensor]:
-        return self.gru(x)
+        return self.layer(x)
 
 
 def transcriber(

@@ -74,8 +74,10 @@ def test_speech(load, monkeypatch, tmp_path, size):
     options = ["--size", size, "--audio-seconds", "0.5", *QUICK]
     result = run(load, monkeypatch, tmp_path, "speech", *options)[f"rtf-{size}"]
     figures = result["figures"]
-    packed, dense = {"fp32", "bf16", "int8"}, set(script.DENSE[: 1 if size == "relu" else 2])
+    packed = {"fp32", "bf16", "int8"}
+    dense = {"dense", "dense-bf16", "dense-torch" if size == "relu" else "dense-int8"}
     assert set(figures) == packed | dense | {"parameters", "best_dense"}
+    assert figures["best_dense"] == min(figures[variant]["rtf"] for variant in dense)
     for variant in packed:
         assert figures[variant]["megabytes"] < figures["dense"]["megabytes"]
         assert figures[variant]["rtf"] == pytest.approx(figures[variant]["us"] / 0.5e6)
