@@ -83,6 +83,7 @@ setup(
         "triton": ["triton>=3.7; platform_system == 'Linux'"],
         "test": [
             "hypothesis>=6.80",
+            "jiwer>=3.0",
             "pytest>=8.0",
             "ruff>=0.6",
             "setuptools>=70.1",

@@ -49,11 +49,21 @@ def train_arguments(data: Path, save_dir: Path, *more: str) -> list[str]:
     ]
 
 
+def train_with(arguments: list[str]) -> None:
+    """Runs fairseq-train."""
+    args = options.parse_args_and_arch(options.get_training_parser(), arguments)
+    train.main(convert_namespace_to_omegaconf(args))
+
+
+def generate_with(arguments: list[str]) -> None:
+    """Runs fairseq-generate, which prints to standard output."""
+    args = options.parse_args_and_arch(options.get_generation_parser(), arguments)
+    generate.main(convert_namespace_to_omegaconf(args))
+
+
 def run_train(data: Path, save_dir: Path, *more: str) -> dict:
     """Runs fairseq-train and returns its last checkpoint."""
-    parser = options.get_training_parser()
-    args = options.parse_args_and_arch(parser, train_arguments(data, save_dir, *more))
-    train.main(convert_namespace_to_omegaconf(args))
+    train_with(train_arguments(data, save_dir, *more))
     return load(save_dir / "checkpoint_last.pt")
 
 
@@ -68,8 +78,7 @@ def run_generate(data: Path, checkpoint: Path, *more: str) -> None:
     """Runs fairseq-generate, which prints to standard output."""
     arguments = [str(data), "--task", "language_modeling", "--path", str(checkpoint)]
     arguments += ["--num-workers", "0", "--cpu", "--max-len-b", "12", *more]
-    args = options.parse_args_and_arch(options.get_generation_parser(), arguments)
-    generate.main(convert_namespace_to_omegaconf(args))
+    generate_with(arguments)
 
 
 def load(path: Path) -> dict:

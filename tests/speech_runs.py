@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-from fairseq import options
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from fairseq_cli import generate, train
+from fairseq_runs import generate_with, train_with
 from speech_corpus import make_corpus
 
-import fairseq_rnnprune.plugin  # noqa: F401
 from fairseq_rnnprune import cli
 
 MODEL = (
@@ -38,8 +35,7 @@ def run_train(data: Path, save_dir: Path, *more: str) -> Path:
         *("--required-batch-size-multiple", "1", "--cpu", "--no-epoch-checkpoints"),
         *("--log-format", "json", "--log-interval", "1", *more),
     ]
-    args = options.parse_args_and_arch(options.get_training_parser(), arguments)
-    train.main(convert_namespace_to_omegaconf(args))
+    train_with(arguments)
     return save_dir / "checkpoint_last.pt"
 
 
@@ -48,5 +44,4 @@ def run_generate(data: Path, checkpoint: Path, *more: str) -> None:
     arguments = [str(data), "--task", "rnnprune_speech", "--path", str(checkpoint), "--cpu"]
     arguments += ["--batch-size", "3", "--beam", "1", "--num-workers", "0"]
     arguments += ["--post-process", "letter", "--scoring", "cer_wer", *more]
-    args = options.parse_args_and_arch(options.get_generation_parser(), arguments)
-    generate.main(convert_namespace_to_omegaconf(args))
+    generate_with(arguments)

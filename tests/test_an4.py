@@ -84,14 +84,25 @@ def test_the_schedules_end_with_the_last_epoch(recipe):
 
 
 def test_a_work_folder_is_for_one_corpus(recipe, tmp_path, monkeypatch):
-    corpus, work = make_corpus(tmp_path / "a"), tmp_path / "work" / "data"
-    monkeypatch.setattr(recipe, "rnnprune", lambda *a: (work / "speech.json").write_text("{}"))
-    assert recipe.prepare(corpus, work) == work
-    assert read_manifest(work / "test.tsv") == read_manifest(corpus / "test.tsv")
+    corpus, work = make_corpus(tmp_path / "a"), tmp_path / "work"
+    data = work / "data"
+    monkeypatch.setattr(recipe, "rnnprune", lambda *a: (data / "speech.json").write_text("{}"))
+    assert recipe.prepare(corpus, work) == data
+    assert read_manifest(data / "test.tsv") == read_manifest(corpus / "test.tsv")
     recipe.prepare(corpus, work)
     other = shutil.copytree(corpus, tmp_path / "b")
-    with pytest.raises(SystemExit, match="expected --data .*a, from which .* got .*b; give anoth"):
+    with pytest.raises(SystemExit, match="expected the data that .*work was made from, got others"):
         recipe.prepare(other, work)
-    # A folder of an older version of the script.
-    (work / "source.txt").unlink()
-    assert recipe.prepare(other, work) == work
+    # Of what a folder without a note was made, nobody knows.
+    (work / "made_from.json").unlink()
+    with pytest.raises(SystemExit, match="name a new --work"):
+        recipe.prepare(corpus, work)
+
+
+def test_the_plot_is_drawn_from_the_results(tmp_path):
+    out = tmp_path / "cer.png"
+    command = [sys.executable, RECIPE / "plot.py", "--out", out]
+    subprocess.run(command, check=True, capture_output=True)
+    assert out.read_bytes().startswith(b"\x89PNG")
+    done = subprocess.run([*command, "--results", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 1 and "expected results in" in done.stderr

@@ -233,7 +233,7 @@ ngram 2=3
 
 @pytest.fixture
 def arpa(tmp_path):
-    pytest.importorskip("kenlm", reason="needs the library kenlm, which is compiled")
+    pytest.importorskip("kenlm", reason="needs kenlm, which pip compiles for minutes")
     path = tmp_path / "words.arpa"
     path.write_text(ARPA)
     return path

@@ -1,5 +1,6 @@
 """examples/translation/run.py: its data folder, its lengths and the mistakes of users."""
 
+import dataclasses
 import importlib.util
 import json
 import shlex
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import fairseq_rnnprune.recipe
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "translation" / "run.py"
 
@@ -73,7 +76,8 @@ def test_work_of_another_text_is_refused(recipe, text, tmp_path, monkeypatch, wh
         recipe.PIECES += 1
     else:
         (work / "made_from.json").unlink()
-    message = "the text and pieces that .*work was made from, got others; name a new --work"
+    wrong = "text and pieces" if what == "no stamp" else what
+    message = f"expected the {wrong} that .*work was made from, got others; name a new --work"
     with pytest.raises(SystemExit, match=message):
         recipe.preprocess(text, work)
 
@@ -121,13 +125,15 @@ def test_a_run_records_sparsity_and_the_bleu_of_every_packing(recipe, text, tmp_
         lines = ["a house"] * len(right) if "int8" in arguments[-1] else right
         return "".join(f"D-{i}\t-0.1\t{line}\n" for i, line in enumerate(lines))
 
-    monkeypatch.setattr(recipe, "fairseq", fairseq)
+    for module in (recipe, fairseq_rnnprune.recipe):
+        monkeypatch.setattr(module, "fairseq", fairseq)
     monkeypatch.setattr(recipe, "count_parameters", lambda checkpoint: {})
-    monkeypatch.setattr(recipe, "HERE", tmp_path)
+    script = tmp_path / "translation" / "run.py"
+    monkeypatch.setattr(recipe, "RECIPE", dataclasses.replace(recipe.RECIPE, script=script))
     arguments = ["cubic-80", "--text", text, "--work", tmp_path / "work"]
     monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments)])
     recipe.main()
-    result = json.loads((tmp_path / "results" / "cubic-80-s1.json").read_text())
+    result = json.loads((script.parent / "results" / "cubic-80-s1.json").read_text())
     figures = result["figures"]
     assert (result["packed"], figures["test_bleu"]) == ("fp32", 100)
     assert figures["same_text_packed"] is True
@@ -136,6 +142,8 @@ def test_a_run_records_sparsity_and_the_bleu_of_every_packing(recipe, text, tmp_
     assert figures["sparsity"] == 0.8
     assert figures["sparsity_by_type"] == {"recurrent": 0.85, "input": 0.75}
     assert "--max-update 15 " in result["fairseq_train"]
+    command = "python examples/translation/run.py cubic-80 --seed 1 --text TEXT --work W"
+    assert result["command"] == command
 
 
 def test_a_dense_run_has_no_sparsity(recipe, tmp_path):

@@ -69,7 +69,7 @@ def test_parity_in_the_interpreter(root):
 
 def test_make_test_gpu_says_plainly_that_there_is_no_gpu(root):
     if torch.cuda.is_available():
-        pytest.skip("there is one")
+        pytest.skip("this machine has a GPU: `make test-gpu` would run the tests of the kernels")
     done = subprocess.run(
         [sys.executable, "tests/triton_parity.py"], cwd=root, capture_output=True, text=True
     )

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from fairseq_cli import generate, interactive, preprocess, train
-
-import fairseq_rnnprune.plugin  # noqa: F401
+from fairseq_cli import interactive, preprocess
+from fairseq_runs import generate_with, train_with
 
 WORDS = "a bird cat dog eats fish grass house is near old the".split()
 TEST_LINES = 13
@@ -48,8 +47,7 @@ def train_pairs(data: Path, save_dir: Path, *more: str, disable_validation: bool
         *(["--disable-validation"] if disable_validation else []),
         *("--num-workers", "0", "--cpu", "--log-format", "none", *more),
     ]
-    args = options.parse_args_and_arch(options.get_training_parser(), arguments)
-    train.main(convert_namespace_to_omegaconf(args))
+    train_with(arguments)
     return save_dir / "checkpoint_last.pt"
 
 
@@ -57,8 +55,7 @@ def run_generate(data: Path, checkpoint: Path, *more: str) -> None:
     """Runs fairseq-generate on the test set, which prints to standard output."""
     arguments = [str(data), "--path", str(checkpoint), "--num-workers", "0", "--cpu"]
     arguments += ["--max-len-b", "10", "--beam", "3", "--batch-size", "4", *more]
-    args = options.parse_args_and_arch(options.get_generation_parser(), arguments)
-    generate.main(convert_namespace_to_omegaconf(args))
+    generate_with(arguments)
 
 
 def run_interactive(data: Path, checkpoint: Path, text: Path, *more: str) -> None:

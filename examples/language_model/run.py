@@ -1,29 +1,25 @@
 """Trains and evaluates one language model of the Penn Treebank table, and writes its result.
 
-    python examples/language_model/run.py cubic --text PTB_FOLDER --work WORK_FOLDER
+    python examples/language_model/run.py cubic-90 --text PTB_FOLDER --work WORK_FOLDER
 
 An interrupted run goes on from its last checkpoint when the same command is given again.
 """
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from pathlib import Path
 
 from fairseq_rnnprune.experiment import (
-    calibrated_q,
     count_parameters,
     fairseq,
     perplexity,
-    save_result,
     training_rows,
     training_seconds,
 )
+from fairseq_rnnprune.recipe import CALIBRATED, Recipe, calibrate, check_files, digests, make_once
 
-HERE = Path(__file__).resolve().parent
-USER_DIR = HERE.parent.parent / "user_dir"
-
+SPLITS = ("train", "valid", "test")
 EPOCHS = 10
 LARGE = ["--decoder-embed-dim", "128", "--decoder-hidden-size", "768"]
 # As many parameters as the large model keeps at 90 %.
@@ -62,30 +58,23 @@ RUNS = {
     # keeps the ramp from passing 90 %.
     "ramp-90": [
         *(*LARGE, *shlex.split("--lr 0.006 --dropout 0.1"), *PRUNED),
-        *("--prune-schedule", "ramp", "--prune-q", "CALIBRATED"),
+        *("--prune-schedule", "ramp", "--prune-q", CALIBRATED),
         *shlex.split("--prune-start 10% --prune-ramp 30% --prune-end 60% --prune-max-sparsity 0.9"),
     ],
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", choices=RUNS)
-    parser.add_argument("--text", type=Path, required=True, help="train.txt, valid.txt, test.txt")
-    parser.add_argument("--work", type=Path, required=True, help="data, checkpoints and logs")
-    parser.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
+RECIPE = Recipe(Path(__file__), RUNS, "text", "TEXT", "folder: train.txt, valid.txt, test.txt")
 
-    data = preprocess(args.text, args.work)
+
+def main() -> None:
+    parser = RECIPE.parser(__doc__)
+    args = parser.parse_args()
+    check_files(parser, "text", text_files(args.text))
     options = [*COMMON, *RUNS[args.run], "--seed", str(args.seed)]
-    if "CALIBRATED" in options:
-        dense = args.work / f"{CALIBRATED_ON}-s{args.seed}" / "checkpoint_last.pt"
-        options[options.index("CALIBRATED")] = calibrated_q(dense)
-    folder = args.work / f"{args.run}-s{args.seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "train.log"
-    fairseq("train", data, "--user-dir", USER_DIR, *options, "--save-dir", folder, log=log)
-    checkpoint = folder / "checkpoint_last.pt"
+    options = calibrate(parser, args, options, CALIBRATED_ON)
+    data = preprocess(args.text, args.work)
+    checkpoint, log = RECIPE.train(args, data, options)
     figures = {
         **count_parameters(checkpoint),
         "valid_perplexity": evaluate(data, checkpoint, "valid"),
@@ -94,30 +83,40 @@ def main() -> None:
         "training_perplexity": float(training_rows(log)[-1]["ppl"]),
         "training_seconds": training_seconds(log),
     }
-    path = save_result(
-        HERE / "results",
-        args.run,
-        args.seed,
-        f"python examples/language_model/run.py {args.run} --seed {args.seed} --text TEXT --work W",
-        figures,
-        fairseq_train=shlex.join(["fairseq-train", "DATA", "--user-dir", "user_dir", *options]),
-    )
+    path = RECIPE.save(args, options, figures)
     print(f"{args.run}: test perplexity {figures['test_perplexity']}; written to {path}")
+
+
+def text_files(text: Path) -> list[Path]:
+    return [text / f"{split}.txt" for split in SPLITS]
 
 
 def preprocess(text: Path, work: Path) -> Path:
     """Binarises the text once."""
-    data = work / "data"
-    if not (data / "test.idx").exists():
-        splits = [a for s in ("train", "valid", "test") for a in (f"--{s}pref", text / f"{s}.txt")]
-        fairseq("preprocess", "--only-source", *splits, "--destdir", data)
+    data, files = work / "data", text_files(text)
+
+    def make() -> None:
+        pairs = zip(SPLITS, files, strict=True)
+        prefixes = [word for split, file in pairs for word in (f"--{split}pref", file)]
+        fairseq("preprocess", "--only-source", *prefixes, "--destdir", data)
+
+    make_once(work, {"text": digests(files)}, data / "test.idx", make)
     return data
 
 
 def evaluate(data: Path, checkpoint: Path, split: str) -> float:
     """Perplexity where every token sees at least 64 tokens of context."""
     output = fairseq(
-        *("eval-lm", data, "--user-dir", USER_DIR, "--path", checkpoint, "--gen-subset", split),
+        *(
+            "eval-lm",
+            data,
+            "--user-dir",
+            RECIPE.user_dir,
+            "--path",
+            checkpoint,
+            "--gen-subset",
+            split,
+        ),
         *("--tokens-per-sample", 128, "--context-window", 64, "--batch-size", 32),
     )
     return perplexity(output)[0]

@@ -7,23 +7,14 @@ An interrupted run goes on from its last checkpoint when the same command is giv
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
 import shlex
 from pathlib import Path
 
-from fairseq_rnnprune.experiment import (
-    count_parameters,
-    fairseq,
-    rnnprune,
-    save_result,
-    training_seconds,
-)
+from fairseq_rnnprune.experiment import count_parameters, fairseq, rnnprune, training_seconds
+from fairseq_rnnprune.recipe import Recipe, make_once
 from fairseq_rnnprune.speech.manifest import read_manifest, write_manifest
-
-HERE = Path(__file__).resolve().parent
-USER_DIR = HERE.parent.parent / "user_dir"
 
 EPOCHS, BATCH_SIZE = 30, 8
 COMMON = (
@@ -56,6 +47,8 @@ RUNS = {
     "dense": f"{LARGE} {DENSE}",
     "sparse-80": f"{LARGE} {CUBIC} --prune-sparsity 0.8",
     "sparse-90": f"{LARGE} {CUBIC} --prune-sparsity 0.9",
+    # With the dense model's learning rate and dropout.
+    "sparse-90-as-dense": f"{LARGE} {CUBIC} --lr 0.0015 --dropout 0.2 --prune-sparsity 0.9",
     "sparse-95": f"{LARGE} {CUBIC} --prune-sparsity 0.95",
     "blocks-80": f"{LARGE} {CUBIC} --prune-sparsity 0.8 {BLOCKS}",
     "blocks-90": f"{LARGE} {CUBIC} --prune-sparsity 0.9 {BLOCKS}",
@@ -69,21 +62,14 @@ RUNS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", choices=RUNS)
-    parser.add_argument("--data", type=Path, required=True, help="train.tsv, valid.tsv, test.tsv")
-    parser.add_argument("--work", type=Path, required=True, help="features, checkpoints and logs")
-    parser.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
+RECIPE = Recipe(Path(__file__), RUNS, "data", "AN4", "folder: train.tsv, valid.tsv, test.tsv")
 
-    data = prepare(args.data, args.work / "data")
+
+def main() -> None:
+    args = RECIPE.parser(__doc__).parse_args()
+    data = prepare(args.data, args.work)
     options = train_options(args.run, args.seed, len(read_manifest(data / "train.tsv")))
-    folder = args.work / f"{args.run}-s{args.seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "train.log"
-    fairseq("train", data, "--user-dir", USER_DIR, *options, "--save-dir", folder, log=log)
-    checkpoint = folder / "checkpoint_last.pt"
+    checkpoint, log = RECIPE.train(args, data, options)
     figures = {
         **count_parameters(checkpoint),
         **{
@@ -93,14 +79,7 @@ def main() -> None:
         },
         "training_seconds": training_seconds(log),
     }
-    path = save_result(
-        HERE / "results",
-        args.run,
-        args.seed,
-        f"python examples/speech/run.py {args.run} --seed {args.seed} --data AN4 --work W",
-        figures,
-        fairseq_train=shlex.join(["fairseq-train", "DATA", "--user-dir", "user_dir", *options]),
-    )
+    path = RECIPE.save(args, options, figures)
     print(f"{args.run}: test CER {figures['test_cer']}, WER {figures['test_wer']}; see {path}")
 
 
@@ -110,28 +89,24 @@ def train_options(run: str, seed: int, utterances: int) -> list[str]:
     return [*shlex.split(common), *shlex.split(RUNS[run]), "--seed", str(seed)]
 
 
-def prepare(source: Path, data: Path) -> Path:
+def prepare(source: Path, work: Path) -> Path:
     """Checks the recordings and computes features and units once; `source` is only read."""
-    source, record = source.resolve(), data / "source.txt"
-    before = record.read_text(encoding="utf-8").strip() if record.exists() else str(source)
-    if before != str(source):
-        raise SystemExit(
-            f"run.py: expected --data {before}, from which {data} was made, got {source}; give "
-            "another --work"
-        )
-    if not (data / "speech.json").exists():
-        data.mkdir(parents=True, exist_ok=True)
-        record.write_text(f"{source}\n", encoding="utf-8")
+    source, data = source.resolve(), work / "data"
+
+    def make() -> None:
+        data.mkdir(exist_ok=True)
         for split in ("train", "valid", "test"):
             write_manifest(data / f"{split}.tsv", read_manifest(source / f"{split}.tsv"))
         print(rnnprune("prepare", data, "--mel-bins", 40))
+
+    make_once(work, {"data": str(source)}, data / "speech.json", make)
     return data
 
 
 def error_rates(data: Path, checkpoint: Path, split: str) -> dict[str, float]:
     """Error rates in percent, decoded greedily without a language model."""
     output = fairseq(
-        *("generate", data, "--user-dir", USER_DIR, "--task", "rnnprune_speech"),
+        *("generate", data, "--user-dir", RECIPE.user_dir, "--task", "rnnprune_speech"),
         *("--path", checkpoint, "--gen-subset", split, "--batch-size", 16, "--beam", 1),
         *("--scoring", "cer_wer", "--post-process", "letter"),
     )

@@ -7,9 +7,6 @@ An interrupted run goes on from its last checkpoint when the same command is giv
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
 import math
 import re
 import shlex
@@ -21,16 +18,12 @@ import sacrebleu
 import sentencepiece
 
 from fairseq_rnnprune.experiment import (
-    calibrated_q,
     count_parameters,
     fairseq,
-    save_result,
     training_rows,
     training_seconds,
 )
-
-HERE = Path(__file__).resolve().parent
-USER_DIR = HERE.parent.parent / "user_dir"
+from fairseq_rnnprune.recipe import CALIBRATED, Recipe, calibrate, check_files, digests, make_once
 
 LANGUAGES = SOURCE, TARGET = "en", "de"
 # Names of the files by fairseq's names of the splits.
@@ -70,46 +63,33 @@ RUNS = {
     # keeps the ramp from passing 90 %, and it may end below.
     "ramp-90": [
         *PRUNED,
-        *shlex.split("--prune-schedule ramp --prune-q CALIBRATED --prune-ramp 30%"),
-        *shlex.split("--prune-max-sparsity 0.9"),
+        *("--prune-schedule", "ramp", "--prune-q", CALIBRATED),
+        *shlex.split("--prune-ramp 30% --prune-max-sparsity 0.9"),
     ],
     "wide-90": [*WIDE, *CUBIC, "0.9"],
 }
 
 
+RECIPE = Recipe(Path(__file__), RUNS, "text", "TEXT", "folder: train.en, train.de, valid.en ...")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", choices=RUNS)
-    parser.add_argument("--text", type=Path, required=True, help="train.en, train.de, valid.en ...")
-    parser.add_argument("--work", type=Path, required=True, help="data, checkpoints and logs")
-    parser.add_argument("--seed", type=int, default=1)
+    parser = RECIPE.parser(__doc__)
     args = parser.parse_args()
-
-    missing = [path for path in text_files(args.text) if not path.is_file()]
-    if missing:
-        parser.error(f"--text: expected the file {missing[0]}, got none; the README tells its form")
-    dense = args.work / f"dense-s{args.seed}" / "checkpoint_last.pt"
-    if "CALIBRATED" in RUNS[args.run] and not dense.is_file():
-        parser.error(
-            f"{args.run}: expected the dense model {dense}, got none; "
-            f"run dense with --seed {args.seed} first"
-        )
-
-    data = preprocess(args.text, args.work)
+    check_files(parser, "text", text_files(args.text))
     count = len(read_lines(args.text / f"{SPLITS['train']}.{SOURCE}"))
     is_pruned = "--prune-inner" in RUNS[args.run]
     options = [*COMMON, *lengths(count, is_pruned), *RUNS[args.run], "--seed", str(args.seed)]
-    if "CALIBRATED" in options:
-        options[options.index("CALIBRATED")] = calibrated_q(dense)
-    folder = args.work / f"{args.run}-s{args.seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    log, checkpoint = folder / "train.log", folder / "checkpoint_last.pt"
-    fairseq("train", data, "--user-dir", USER_DIR, *options, "--save-dir", folder, log=log)
+    options = calibrate(parser, args, options, "dense")
+    data = preprocess(args.text, args.work)
+    checkpoint, log = RECIPE.train(args, data, options)
     choices = ("fp32", "dense", "bf16", "int8") if is_pruned else ("dense",)
     texts = {choice: translate(data, checkpoint, choice) for choice in choices}
     packed = choices[0]
     hypotheses = texts[packed]
-    (folder / f"test.{TARGET}").write_text("".join(f"{x}\n" for x in hypotheses), encoding="utf-8")
+    (log.parent / f"test.{TARGET}").write_text(
+        "".join(f"{x}\n" for x in hypotheses), encoding="utf-8"
+    )
     bleu = sacrebleu.metrics.BLEU()
     references = read_lines(args.text / f"{SPLITS['test']}.{TARGET}")
     bleu_by_packed = {
@@ -125,16 +105,8 @@ def main() -> None:
     if is_pruned:
         figures["bleu_by_packed"] = bleu_by_packed
         figures["same_text_packed"] = texts["dense"] == texts["fp32"]
-    path = save_result(
-        HERE / "results",
-        args.run,
-        args.seed,
-        f"python examples/translation/run.py {args.run} --seed {args.seed} --text TEXT --work W",
-        figures,
-        fairseq_train=shlex.join(["fairseq-train", "DATA", "--user-dir", "user_dir", *options]),
-        sacrebleu=str(bleu.get_signature()),
-        packed=packed,
-    )
+    signature = str(bleu.get_signature())
+    path = RECIPE.save(args, options, figures, sacrebleu=signature, packed=packed)
     print(f"{args.run}: test BLEU {figures['test_bleu']}; written to {path}")
 
 
@@ -164,50 +136,56 @@ def text_files(text: Path) -> list[Path]:
 
 
 def preprocess(text: Path, work: Path) -> Path:
-    """Trains sentencepieces on both languages and binarises the pieces of the text, once.
+    """Trains sentencepieces on both languages and binarises the pieces of the text, once."""
+    data, pieces = work / "data", work / "pieces"
 
-    SystemExit if WORK was made from another text or with another number of pieces.
-    """
-    data, pieces, stamp = work / "data", work / "pieces", work / "made_from.json"
-    digests = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in text_files(text)}
-    made_from = json.dumps({"pieces": PIECES, "sha256": digests}, indent=1) + "\n"
+    def make() -> None:
+        # fairseq-preprocess refuses a folder that an interrupted run has left.
+        shutil.rmtree(data, ignore_errors=True)
+        cut_into_pieces(text, work / "spm", pieces)
+        prefixes = [a for split in SPLITS for a in (f"--{split}pref", pieces / split)]
+        languages = ("--source-lang", SOURCE, "--target-lang", TARGET)
+        fairseq("preprocess", *languages, "--joined-dictionary", *prefixes, "--destdir", data)
+
+    made_from = {"text": digests(text_files(text)), "pieces": PIECES}
     # The last file that fairseq-preprocess writes.
-    if (data / f"test.{SOURCE}-{TARGET}.{TARGET}.idx").exists():
-        if not stamp.exists() or stamp.read_text(encoding="utf-8") != made_from:
-            raise SystemExit(
-                f"preprocess: expected the text and pieces that {work} was made from, got others; "
-                "name a new --work"
-            )
-        return data
-    # fairseq-preprocess refuses a folder that an interrupted run has left.
-    shutil.rmtree(data, ignore_errors=True)
-    pieces.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(made_from, encoding="utf-8")
+    make_once(work, made_from, data / f"test.{SOURCE}-{TARGET}.{TARGET}.idx", make)
+    return data
+
+
+def cut_into_pieces(text: Path, model: Path, pieces: Path) -> None:
+    """Trains model.model on the training text and writes the pieces of every split."""
+    pieces.mkdir(exist_ok=True)
     sentencepiece.SentencePieceTrainer.train(
         input=[str(text / f"{SPLITS['train']}.{language}") for language in LANGUAGES],
-        model_prefix=str(work / "spm"),
+        model_prefix=str(model),
         vocab_size=PIECES,
         # A text of a few sentences has fewer pieces.
         hard_vocab_limit=False,
         character_coverage=1.0,
         minloglevel=1,
     )
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(work / "spm.model"))
+    processor = sentencepiece.SentencePieceProcessor(model_file=f"{model}.model")
     for split, name in SPLITS.items():
         for language in LANGUAGES:
             encoded = processor.encode(read_lines(text / f"{name}.{language}"), out_type=str)
             lines = "".join(" ".join(line) + "\n" for line in encoded)
             (pieces / f"{split}.{language}").write_text(lines, encoding="utf-8")
-    prefixes = [a for split in SPLITS for a in (f"--{split}pref", pieces / split)]
-    languages = ("--source-lang", SOURCE, "--target-lang", TARGET)
-    fairseq("preprocess", *languages, "--joined-dictionary", *prefixes, "--destdir", data)
-    return data
 
 
 def translate(data: Path, checkpoint: Path, packed: str) -> list[str]:
     """The test set's translations, detokenised, in the order of its lines."""
     output = fairseq(
-        *("generate", data, "--user-dir", USER_DIR, "--path", checkpoint, "--gen-subset", "test"),
+        *(
+            "generate",
+            data,
+            "--user-dir",
+            RECIPE.user_dir,
+            "--path",
+            checkpoint,
+            "--gen-subset",
+            "test",
+        ),
         *("--beam", 5, "--batch-size", 32, "--max-len-a", 2, "--max-len-b", 10),
         *("--post-process", "sentencepiece", "--model-overrides", f"{{'packed': '{packed}'}}"),
     )

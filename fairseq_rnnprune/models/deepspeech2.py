@@ -15,7 +15,6 @@ from torch import Tensor
 
 from fairseq_rnnprune.layers import (
     GRU,
-    PACKED_CHOICES,
     ClippedRNN,
     Linear,
     Lookahead,
@@ -24,6 +23,7 @@ from fairseq_rnnprune.layers import (
 from fairseq_rnnprune.pruning import tag_prunable
 
 from .front_end import Lengths, conv1d, conv2d
+from .options import Packed, packed_field
 from .streaming import ModelStream
 
 
@@ -63,13 +63,7 @@ class DeepSpeech2Config(FairseqDataclass):
         default=0.2,
         metadata={"help": "dropout after the front end, between layers, before the output layer"},
     )
-    packed: ChoiceEnum(list(PACKED_CHOICES)) = field(
-        default="auto",
-        metadata={
-            "help": "weights at inference: auto (packed where that is faster), dense, or packed "
-            "with fp32, bf16 or int8 values; RNNPRUNE_PACKED replaces auto"
-        },
-    )
+    packed: Packed = packed_field()
 
 
 # Layers x hidden units: small ones for two cores, and the paper's (1704.05119, Table 3), whose

@@ -6,15 +6,17 @@
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.dataclass import FairseqDataclass
 from fairseq.models import FairseqIncrementalDecoder, FairseqLanguageModel
 from fairseq.modules import AdaptiveSoftmax, FairseqDropout
 from fairseq.utils import eval_str_list
 from omegaconf import II
 from torch import Tensor, nn
 
-from fairseq_rnnprune.layers import GRU, PACKED_CHOICES, Linear
+from fairseq_rnnprune.layers import GRU, Linear
 from fairseq_rnnprune.pruning import tag_prunable
+
+from .options import Packed, packed_field
 
 IncrementalState = dict[str, dict[str, Optional[Tensor]]]
 
@@ -45,13 +47,7 @@ class GRULanguageModelConfig(FairseqDataclass):
     adaptive_softmax_factor: float = field(
         default=4.0, metadata={"help": "each further cluster is this much narrower"}
     )
-    packed: ChoiceEnum(list(PACKED_CHOICES)) = field(
-        default="auto",
-        metadata={
-            "help": "weights at inference: auto (packed where that is faster), dense, or packed "
-            "with fp32, bf16 or int8 values; RNNPRUNE_PACKED replaces auto"
-        },
-    )
+    packed: Packed = packed_field()
     tokens_per_sample: int = II("task.tokens_per_sample")
 
 

@@ -3,15 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.dataclass import FairseqDataclass
 from fairseq.models import FairseqEncoderDecoderModel
 from torch import nn
 
-from fairseq_rnnprune.layers import PACKED_CHOICES
 from fairseq_rnnprune.pruning import tag_prunable
 
 from .gru_decoder import AttentionalGRUDecoder
 from .gru_encoder import GRUEncoder
+from .options import Packed, packed_field
 
 
 @dataclass
@@ -46,13 +46,7 @@ class GRUSeq2SeqConfig(FairseqDataclass):
         default=False,
         metadata={"help": "one embedding for source, target and output; needs a joined dictionary"},
     )
-    packed: ChoiceEnum(list(PACKED_CHOICES)) = field(
-        default="auto",
-        metadata={
-            "help": "weights at inference: auto (packed where that is faster), dense, or packed "
-            "with fp32, bf16 or int8 values; RNNPRUNE_PACKED replaces auto"
-        },
-    )
+    packed: Packed = packed_field()
 
 
 # (embedding, hidden, layers) of encoder and decoder, from two cores up.
