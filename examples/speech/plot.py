@@ -52,6 +52,10 @@ def main() -> None:
         axes.annotate(result["name"], at, (6, 4), textcoords="offset points", fontsize=7)
     axes.set_xscale("log")
     axes.margins(x=0.2, y=0.1)
+    # Labels of every power and half power would lie on one another.
+    axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M")
+    axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     axes.set_xlabel("parameters kept (circle: dense, triangle: pruned)")
     axes.set_ylabel("test CER, %")
     axes.grid(alpha=0.3)
