@@ -1,0 +1,81 @@
+"""What the recipes share, and the one of the language model: its text and its data folder."""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+import fairseq_rnnprune.recipe as recipe
+from fairseq_rnnprune.experiment import count_parameters
+
+SCRIPT = Path(__file__).parent.parent / "examples" / "language_model" / "run.py"
+
+
+@pytest.fixture
+def script():
+    spec = importlib.util.spec_from_file_location("language_model_recipe", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def args(tmp_path):
+    (tmp_path / "dense-s3").mkdir()
+    (tmp_path / "dense-s3" / "checkpoint_last.pt").touch()
+    return argparse.Namespace(run="ramp", seed=3, work=tmp_path)
+
+
+def test_q_of_the_dense_run_takes_its_place(args, monkeypatch):
+    asked = []
+    monkeypatch.setattr(recipe, "calibrated_q", lambda path: asked.append(path) or "recurrent=0.5")
+    options = ["--prune-q", recipe.CALIBRATED, "--lr", "1"]
+    found = recipe.calibrate(argparse.ArgumentParser(), args, options, "dense")
+    assert found == ["--prune-q", "recurrent=0.5", "--lr", "1"]
+    assert asked == [args.work / "dense-s3" / "checkpoint_last.pt"]
+
+
+def test_without_the_word_nothing_is_asked_for(args):
+    assert recipe.calibrate(argparse.ArgumentParser(), args, ["--lr", "1"], "absent") == [
+        "--lr",
+        "1",
+    ]
+
+
+def test_parameters_are_counted_once_and_zeros_are_not_kept(tmp_path):
+    weight = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    # A state dict has another tensor over the same storage for each name.
+    tied = {"embed.weight": weight, "output.weight": weight.detach()}
+    model = {**tied, "bias": torch.zeros(3)}
+    model["steps"] = torch.tensor(7)
+    torch.save({"model": model}, tmp_path / "model.pt")
+    found = count_parameters(tmp_path / "model.pt")
+    assert found == {"parameters": 4 + 3, "kept_parameters": 2}
+
+
+def test_a_missing_text_of_the_language_model_is_one_line(script, tmp_path, monkeypatch, capsys):
+    arguments = ["run.py", "dense", "--text", str(tmp_path), "--work", str(tmp_path / "work")]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit):
+        script.main()
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert f"--text: expected the file {tmp_path / 'train.txt'}, got none" in message
+
+
+def test_the_language_models_data_is_of_one_text(script, tmp_path, monkeypatch):
+    for path in script.text_files(tmp_path):
+        path.write_text("a b\n")
+
+    def fairseq(command, *arguments):
+        data = arguments[arguments.index("--destdir") + 1]
+        data.mkdir()
+        (data / "test.idx").touch()
+
+    monkeypatch.setattr(script, "fairseq", fairseq)
+    work = tmp_path / "work"
+    assert script.preprocess(tmp_path, work) == script.preprocess(tmp_path, work) == work / "data"
+    (tmp_path / "valid.txt").write_text("c\n")
+    with pytest.raises(SystemExit, match="expected the text that .*work was made from, got others"):
+        script.preprocess(tmp_path, work)
