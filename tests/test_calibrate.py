@@ -10,7 +10,7 @@ from fairseq_rnnprune.pruning.calibrate import (
     ScoredWeight,
     default_freq,
     default_window,
-    quantile,
+    quantile_of,
     score_weights,
     sparsity_below,
 )
@@ -28,15 +28,15 @@ def test_quantile_by_hand():
     weight = torch.tensor([[1.0, -2.0, 3.0, -4.0, 5.0], [-6.0, 7.0, -8.0, 9.0, -10.0]])
     weights = [scored(weight)]
     # Below 10 are nine of ten elements.
-    assert quantile(weights, 0.9) == 10.0
+    assert quantile_of(weights, 0.9) == 10.0
     assert sparsity_below(weights, 10.0) == 0.9
-    assert quantile(weights, 0.5) == 6.0
-    assert quantile(weights, 0.05) == 1.0
+    assert quantile_of(weights, 0.5) == 6.0
+    assert quantile_of(weights, 0.05) == 1.0
 
 
 def test_a_threshold_is_shared_by_all_tensors_of_a_type():
     small, large = scored(torch.full((2, 2), 0.1)), scored(torch.full((2, 2), 9.0))
-    assert quantile([small, large], 0.5) == 9.0
+    assert quantile_of([small, large], 0.5) == 9.0
     assert (sparsity_below([small], 9.0), sparsity_below([large], 9.0)) == (1.0, 0.0)
     assert sparsity_below([small, large], 9.0) == 0.5
 
@@ -47,10 +47,10 @@ def test_ragged_blocks_count_by_element():
     weights = [scored(weight, (2, 2))]
     assert weights[0].scores.flatten().tolist() == [5.0, 6.0, 7.0, 8.0]
     assert sparsity_below(weights, 6.0) == pytest.approx(4 / 9)
-    assert quantile(weights, 4 / 9) == 6.0
+    assert quantile_of(weights, 4 / 9) == 6.0
     # Half of nine is 4.5: the block of four goes, the next one no longer fits.
-    assert quantile(weights, 0.5) == 6.0
-    assert quantile(weights, 8 / 9) == 8.0
+    assert quantile_of(weights, 0.5) == 6.0
+    assert quantile_of(weights, 8 / 9) == 8.0
 
 
 @given(
@@ -62,7 +62,7 @@ def test_ragged_blocks_count_by_element():
 def test_quantile_is_exact_to_one_block(rows, columns, sparsity, block_shape):
     block_shape = (min(block_shape[0], rows), min(block_shape[1], columns))
     weights = [scored(torch.randperm(rows * columns).view(rows, columns) + 1.0, block_shape)]
-    reached = sparsity_below(weights, quantile(weights, sparsity))
+    reached = sparsity_below(weights, quantile_of(weights, sparsity))
     block = block_shape[0] * block_shape[1] / (rows * columns)
     assert sparsity - block < reached + 1e-9
     assert reached <= sparsity + 1e-9
@@ -70,7 +70,7 @@ def test_quantile_is_exact_to_one_block(rows, columns, sparsity, block_shape):
 
 def test_quantile_of_more_elements_than_torch_quantile_takes():
     weight = (torch.arange(4100 * 4100) % 1000).float().view(4100, 4100)
-    assert quantile([scored(weight)], 0.9) == 900.0
+    assert quantile_of([scored(weight)], 0.9) == 900.0
 
 
 def gru():
@@ -117,8 +117,8 @@ def test_a_few_zeros_are_no_sparsity():
 
 @pytest.mark.parametrize("sparsity", [0.0, 1.0, -0.1, float("nan")])
 def test_sparsity_outside_its_range(sparsity):
-    with pytest.raises(ValueError, match=r"quantile: expected a sparsity in \(0, 1\), got"):
-        quantile([scored(torch.ones(2, 2))], sparsity)
+    with pytest.raises(ValueError, match=r"quantile_of: expected a sparsity in \(0, 1\), got"):
+        quantile_of([scored(torch.ones(2, 2))], sparsity)
 
 
 @pytest.mark.parametrize(

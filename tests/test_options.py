@@ -5,13 +5,13 @@ from fairseq import options
 from omegaconf import OmegaConf
 
 import fairseq_rnnprune.plugin  # noqa: F401
-from fairseq_rnnprune.optim.options import (
-    PruningOptions,
+from fairseq_rnnprune.optim.options import PruningOptions
+from fairseq_rnnprune.optim.reading import (
     block_shapes,
     build_schedules,
     pruned_types,
 )
-from fairseq_rnnprune.pruning import CubicSchedule, OneShotSchedule, RampSchedule
+from fairseq_rnnprune.pruning import CubicSchedule, OneShotSchedule, QuantileRamp, RampSchedule
 
 EPOCH = 1000
 
@@ -30,7 +30,11 @@ def test_defaults_are_the_heuristics_of_table_1():
     ramp = recurrent(prune_schedule="ramp", prune_q="0.5")
     assert ramp == RampSchedule.from_quantile(0.5, 1000, 5000, 10000, freq=100, ramp_factor=1.5)
     assert recurrent() == CubicSchedule(1000, 10000, 100, final=0.9)
-    assert recurrent(prune_schedule="one-shot") == OneShotSchedule(10000, 0.9)
+    assert recurrent(prune_schedule="ramp") == QuantileRamp(1000, 5000, 10000, 100, 0.9, 1.5)
+    assert recurrent(prune_schedule="hard") == OneShotSchedule(10000, 0.9)
+    # After the last of 20000 updates, which count from 0.
+    assert recurrent(prune_schedule="one-shot") == OneShotSchedule(19999, 0.9)
+    assert recurrent(prune_schedule="one-shot", prune_start="300") == OneShotSchedule(300, 0.9)
 
 
 def test_updates_epochs_and_per_cent():
@@ -55,6 +59,8 @@ def test_values_by_type():
     given = config(prune_sparsity="recurrent=0.95,input=0.5")
     schedules = build_schedules(given, types, EPOCH)
     assert (schedules["recurrent"].final, schedules["input"].final) == (0.95, 0.5)
+    by_gate = config(prune_sparsity="recurrent=0.95/0.95/0.8,input=0.5")
+    assert build_schedules(by_gate, types, EPOCH)["recurrent"].final == (0.95, 0.95, 0.8)
     shapes = block_shapes(config(prune_block_shape="recurrent=4,4,input=16x1"), types)
     assert shapes == {"recurrent": (4, 4), "input": (16, 1)}
     assert block_shapes(config(prune_block_shape="8,2"), types) == dict.fromkeys(types, (8, 2))
@@ -68,6 +74,12 @@ def test_values_by_type():
         ({"prune_start": "1", "prune_end": "2e"}, None, "--prune-end: expected a known epoch"),
         ({"prune_start": "1.5"}, EPOCH, r"updates \(3000\), epochs \(2e\) or per cent"),
         ({"prune_sparsity": "a=0.9,b=0.9"}, EPOCH, "a value for each of recurrent"),
+        ({"prune_sparsity": "0.9/0.9/1"}, EPOCH, r"expected final in \[0, 1\), got 1"),
+        (
+            {"prune_sparsity": "0.9/0.9/0.8", "prune_schedule": "ramp"},
+            EPOCH,
+            "expected one sparsity for all gates with --prune-schedule ramp",
+        ),
         ({"prune_sparsity": "recurrent=x"}, EPOCH, "--prune-sparsity: expected VALUE or TYPE=VALU"),
     ],
 )
@@ -84,7 +96,9 @@ def test_help_explains_every_option(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for option in ("inner", "schedule", "start", "ramp", "end", "freq", "q", "ramp-factor"):
         assert f"--prune-{option} " in text
-    for option in ("sparsity", "max-sparsity", "types", "block-shape", "score"):
+    for option in ("sparsity", "max-sparsity", "min-sparsity", "types", "block-shape", "score"):
+        assert f"--prune-{option} " in text
+    for option in ("keep-diagonal", "penalty", "penalty-strength"):
         assert f"--prune-{option} " in text
     assert "default nag: 0.99; sgd: 0.0" in text
     assert "default: 25%" in text

@@ -10,6 +10,7 @@ from fairseq_rnnprune.pruning import (
     OneShotSchedule,
     Prunable,
     Pruner,
+    QuantileRamp,
     RampSchedule,
 )
 
@@ -197,3 +198,95 @@ def test_bad_input_is_refused():
     saved["masks"]["other"] = saved["masks"].pop("w")
     with pytest.raises(ValueError, match=r"masks of the same weights, .*\['other', 'w'\]"):
         pruner_of(weight, ramp(), (2, 2)).load_state_dict(saved)
+
+
+def test_every_gate_has_its_own_target():
+    torch.manual_seed(0)
+    weight = torch.randn(3 * 8, 10)
+    pruner = pruner_of(weight, CubicSchedule(0, 11, 5, (0.9, 0.5, 0.2)), gates=3)
+    run(pruner, 11)
+    by_gate = (weight == 0).view(3, -1).sum(1)
+    assert by_gate.tolist() == [72, 40, 16]
+    with pytest.raises(ValueError, match="expected 2 sparsities, one per gate of w, got 3"):
+        run(pruner_of(torch.randn(4, 4), OneShotSchedule(0, (0.9, 0.5, 0.2)), gates=2), 1)
+
+
+@pytest.mark.parametrize("block_shape", [(1, 1), (2, 3), (4, 4)])
+def test_a_kept_diagonal_outlives_its_blocks(block_shape):
+    torch.manual_seed(0)
+    weight = torch.randn(2 * 8, 8)
+    diagonals = torch.eye(8, dtype=torch.bool).repeat(2, 1)
+    # The diagonal decides nothing: neither a small one nor a large one.
+    weight[diagonals] = torch.tensor([1e-3, 1e3] * 8)
+    before = weight.clone()
+    schedule = OneShotSchedule(0, 0.75)
+    pruner = pruner_of(weight, schedule, block_shape, gates=2, keep_diagonal=True)
+    run(pruner, 1)
+    assert torch.equal(weight[diagonals], before[diagonals])
+    dropped = int((weight == 0).sum())
+    assert 96 - block_shape[0] * block_shape[1] < dropped <= 96
+    scores = before.abs().masked_fill(diagonals, 0)
+    if block_shape == (1, 1):
+        assert scores[weight == 0].max() < scores[(weight != 0) & ~diagonals].min()
+    resumed = pruner_of(weight, schedule, block_shape, gates=2, keep_diagonal=True)
+    assert resumed.sparsity() == pruner.sparsity()
+    with pytest.raises(ValueError, match="expected diagonals pruned as in the checkpoint"):
+        resumed.load_state_dict(pruner_of(weight, schedule, block_shape, gates=2).state_dict())
+
+
+def test_everything_but_the_diagonal_can_go():
+    weight = torch.ones(4, 4)
+    pruner = pruner_of(weight, OneShotSchedule(0, 0.9), keep_diagonal=True)
+    run(pruner, 1)
+    assert torch.equal(weight, torch.eye(4)) and pruner.sparsity() == 0.75
+    with pytest.raises(ValueError, match="expected square gates in w, .* got 4 x 3 in 1 gates"):
+        pruner_of(torch.ones(4, 3), OneShotSchedule(0, 0.9), keep_diagonal=True)
+
+
+def test_random_scores_ignore_the_weights_and_stay_the_same():
+    weight, other = torch.arange(1.0, 401.0).view(20, 20), torch.ones(20, 20)
+    masks = []
+    for w in (weight, other):
+        pruner = pruner_of(w, CubicSchedule(0, 9, 2, 0.5), score="random")
+        run(pruner, 9)
+        masks.append(w != 0)
+    assert torch.equal(*masks) and int(masks[0].sum()) == 200
+    # Magnitudes would keep the lower half only.
+    assert 60 < int(masks[0][:10].sum()) < 140
+
+
+@pytest.mark.parametrize("block_shape", [(1, 1), (2, 2)])
+def test_a_ramp_without_q_ends_at_its_sparsity_while_weights_grow(block_shape):
+    torch.manual_seed(0)
+    weight = torch.randn(40, 30)
+    pruner = pruner_of(weight, QuantileRamp(0, 20, 60, 2, 0.9), block_shape)
+    reached = []
+    for _ in range(60):
+        weight *= 1.05
+        pruner.step()
+        reached.append(pruner.sparsity())
+    assert reached == sorted(reached) and 0 < reached[20] < 0.5
+    assert reached[-1] == pytest.approx(0.9, abs=0.01)
+
+
+def test_a_shrinking_quantile_does_not_lower_the_threshold():
+    weight = torch.arange(1.0, 101.0).view(10, 10)
+    pruner = pruner_of(weight, QuantileRamp(0, 1, 20, 1, 0.5))
+    run(pruner, 10)
+    threshold = pruner.thresholds["recurrent"]
+    weight *= 0.1
+    run(pruner, 1)
+    assert pruner.thresholds["recurrent"] == threshold
+
+
+def test_the_last_change_reaches_the_least_sparsity(caplog):
+    weight = torch.arange(1.0, 101.0).view(10, 10)
+    pruner = pruner_of(weight, ramp(slope=1.0, end=5), min_sparsity=0.5, max_sparsity=0.6)
+    run(pruner, 4)
+    assert pruner.sparsity() == pytest.approx(0.03)
+    run(pruner, 1)
+    # The ramp asks for 5, which prunes 4 of 100; 51 is the 50th percentile.
+    assert pruner.sparsity() == 0.5 and pruner.thresholds == {"recurrent": 51.0}
+    assert "is raised to 51, where their sparsity reaches min_sparsity = 0.5" in caplog.text
+    with pytest.raises(ValueError, match=r"min_sparsity in \[0, max_sparsity = 0.6\], got 0.7"):
+        pruner_of(weight, ramp(), min_sparsity=0.7, max_sparsity=0.6)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -196,12 +197,38 @@ def test_gradients_of_pruned_weights_do_not_count_in_the_norm(data, tmp_path, mo
         assert measured.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("schedule", ["ramp", "one-shot"])
-def test_the_other_schedules(data, tmp_path, schedule):
-    options = ("--prune-schedule", schedule, "--prune-q", "0.15")
-    state = run_train(data, tmp_path, *PRUNED, *options)
-    achieved = sparsity(torch.cat([w.flatten() for w in prunable(state).values()]))
-    assert 0.5 < achieved <= 0.95
+METHODS = {
+    "ramp": "--prune-schedule ramp --prune-ramp 4",
+    "ramp with q": "--prune-schedule ramp --prune-ramp 4 --prune-q 0.15 "
+    "--prune-min-sparsity 0.8 --prune-max-sparsity 0.8",
+    "hard": "--prune-schedule hard --prune-start 5",
+    "one-shot": "--prune-schedule one-shot --prune-start 9",
+    "l1": "--prune-schedule hard --prune-start 5 --prune-penalty l1 --prune-penalty-strength 0.1",
+    "group lasso": "--prune-schedule ramp --prune-ramp 4 --prune-block-shape 2,2 "
+    "--prune-penalty group-lasso --prune-penalty-strength 0.1",
+    "random": "--prune-score random",
+    "LPCNet's": "--prune-keep-diagonal --prune-block-shape 2,2 --prune-types recurrent "
+    "--prune-sparsity 0.9/0.9/0.6",
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_reaches_its_sparsity_and_resumes_exactly(data, tmp_path, method):
+    options = (*PRUNED, *shlex.split(METHODS[method]))
+    state = run_train(data, tmp_path / "whole", *options)
+    achieved = sparsity(torch.cat([state["model"][name].flatten() for name in masks(state)]))
+    # A gate of 16 x 16 has 64 blocks of 2 x 2.
+    assert achieved == pytest.approx(0.8, abs=1 / 64)
+    first = next((tmp_path / "whole").glob("checkpoint_*_5.pt"))
+    resumed = run_train(data, tmp_path / "half", *options, "--restore-file", str(first))
+    assert_same(state["model"], resumed["model"])
+    assert_same(masks(state), masks(resumed))
+
+
+def test_resuming_with_pruned_diagonals_is_refused(data, pruned, tmp_path):
+    restore = ("--restore-file", str(pruned[0] / "checkpoint_last.pt"), "--max-update", "20")
+    with pytest.raises(ValueError, match="use --prune-keep-diagonal as before"):
+        run_train(data, tmp_path, *PRUNED, "--prune-keep-diagonal", *restore)
 
 
 def test_schedules_in_epochs_and_per_cent(data, tmp_path, caplog):
@@ -219,7 +246,11 @@ BAD = [
     (["--prune-start", "-5"], "--prune-start: expected updates"),
     (["--prune-start", "8", "--prune-end", "4"], "0 <= start < end, got start=8, end=4"),
     (["--prune-start", "soon"], "--prune-start: expected updates .* got 'soon'"),
-    (["--prune-schedule", "ramp"], "expected --prune-q, got none; `rnnprune calibrate"),
+    (["--prune-schedule", "ramp", "--prune-score", "random"], "got random; take max, mean or l2"),
+    (["--prune-min-sparsity", "0.96"], r"min_sparsity in \[0, max_sparsity = 0.95\], got 0.96"),
+    (["--prune-penalty-strength", "0"], "--prune-penalty-strength: expected more than 0, got 0"),
+    (["--prune-sparsity", "0.9/0.8"], "expected 3 sparsities, one per gate of"),
+    (["--prune-types", "input", "--prune-keep-diagonal"], "expected recurrent weights, whose diag"),
     (["--prune-schedule", "ramp", "--prune-q", "0"], "expected q > 0, got 0"),
     (["--prune-schedule", "ramp", "--prune-q", "-1"], "expected q > 0, got -1"),
     (["--prune-schedule", "ramp", "--prune-q", "much"], "--prune-q: expected VALUE or TYPE=VALUE"),

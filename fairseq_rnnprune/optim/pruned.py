@@ -12,10 +12,11 @@ from fairseq.optim import FairseqOptimizer
 from omegaconf import DictConfig
 from torch import Tensor
 
-from fairseq_rnnprune.pruning import Pruner, read_tag
+from fairseq_rnnprune.pruning import Pruner, read_tag, shrink
 
 from .inner import build_inner, inner_options
-from .options import PruningOptions, block_shapes, build_schedules, pruned_types
+from .options import PruningOptions
+from .reading import block_shapes, build_schedules, pruned_types
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,11 @@ class PrunedOptimizer(FairseqOptimizer):
             raise ValueError(
                 "--optimizer pruned: expected one parameter per weight, got a flat one; "
                 "give --fp16-no-flatten-grads"
+            )
+        if not cfg.prune_penalty_strength > 0:
+            raise ValueError(
+                "--prune-penalty-strength: expected more than 0, got "
+                f"{cfg.prune_penalty_strength}; leave --prune-penalty out for none"
             )
         self._types = pruned_types(cfg)
         tagged = [(tag, p) for p in params if (tag := read_tag(p)) is not None]
@@ -72,6 +78,8 @@ class PrunedOptimizer(FairseqOptimizer):
             block_shapes(self.cfg, self._types),
             self.cfg.prune_score,
             self.cfg.prune_max_sparsity,
+            self.cfg.prune_min_sparsity,
+            self.cfg.prune_keep_diagonal,
         )
         self._epoch_length = epoch_length
         for type_ in self._pruner.types:
@@ -107,6 +115,7 @@ class PrunedOptimizer(FairseqOptimizer):
     def step(self, closure: Any = None, scale: float = 1.0, groups: Any = None) -> None:
         """Makes one update with the inner optimizer, then prunes."""
         self._inner.step(closure, scale, groups)
+        self._shrink()
         self.pruner.step(self._optimizer.state)
         self._log()
 
@@ -126,6 +135,15 @@ class PrunedOptimizer(FairseqOptimizer):
         # The length of an epoch as the run began: a schedule in epochs must not move on resuming.
         self.start(pruning["epoch_length"])
         self._pruner.load_state_dict(pruning)
+
+    def _shrink(self) -> None:
+        """Makes the proximal step of the penalty on weights whose masks are not final."""
+        if self.cfg.prune_penalty == "none":
+            return
+        amount = self.get_lr() * self.cfg.prune_penalty_strength
+        for w in self.pruner.weights:
+            if not self.pruner.is_final(w.type):
+                shrink(w, self.cfg.prune_penalty, amount)
 
     def _log(self) -> None:
         pruner = self._pruner

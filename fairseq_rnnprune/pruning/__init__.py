@@ -8,16 +8,29 @@ from .mask import (
     mask_from_zeros,
     select_lowest,
 )
+from .masked_weight import SCORES, MaskedWeight
+from .penalty import PENALTIES, shrink
 from .prunable import TYPES, Prunable, find_prunable, read_tag, tag_prunable
 from .pruner import Pruner
-from .schedule import CubicSchedule, OneShotSchedule, RampSchedule, Schedule, default_start
+from .schedule import (
+    CubicSchedule,
+    OneShotSchedule,
+    QuantileRamp,
+    RampSchedule,
+    Schedule,
+    default_start,
+)
 
 __all__ = [
+    "PENALTIES",
+    "SCORES",
     "TYPES",
     "CubicSchedule",
+    "MaskedWeight",
     "OneShotSchedule",
     "Prunable",
     "Pruner",
+    "QuantileRamp",
     "RampSchedule",
     "Schedule",
     "block_scores",
@@ -29,5 +42,6 @@ __all__ = [
     "mask_from_zeros",
     "read_tag",
     "select_lowest",
+    "shrink",
     "tag_prunable",
 ]

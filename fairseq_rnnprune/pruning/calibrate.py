@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .mask import BlockShape, block_scores, block_sizes, check_block_shape, select_lowest
+from .mask import BlockShape, block_scores, block_sizes, check_block_shape, quantile
 from .prunable import Prunable, find_prunable
 from .schedule import default_start
 
@@ -60,21 +60,16 @@ def score_weights(
     return scored
 
 
-def quantile(weights: Iterable[ScoredWeight], sparsity: float) -> float:
-    """The threshold q that prunes the fraction `sparsity`, in (0, 1), of all elements.
+def quantile_of(weights: Iterable[ScoredWeight], sparsity: float) -> float:
+    """The threshold q that prunes the fraction `sparsity`, in (0, 1), of `weights` together.
 
-    It is the exact quantile of the block scores, each counted once per element, over all
-    `weights` together (of |w| for 1 x 1 blocks: q of eq. 1, arXiv 1704.05119). Where scores are
-    equal, and with blocks, it prunes a little less.
+    For 1 x 1 blocks it is the quantile of |w|: q of eq. 1, arXiv 1704.05119.
     """
     if not 0 < sparsity < 1:
-        raise ValueError(f"quantile: expected a sparsity in (0, 1), got {sparsity}")
+        raise ValueError(f"quantile_of: expected a sparsity in (0, 1), got {sparsity}")
     weights = list(weights)
     scores = torch.cat([w.scores.flatten() for w in weights])
-    sizes = torch.cat([w.sizes.flatten() for w in weights])
-    # 0.29 * 100 is 28.999...: an element is not to be lost to rounding.
-    lowest = select_lowest(scores, sizes, int(sparsity * int(sizes.sum()) + 1e-6))
-    return float(scores[~lowest].min())
+    return quantile(scores, torch.cat([w.sizes.flatten() for w in weights]), sparsity)
 
 
 def sparsity_below(weights: Iterable[ScoredWeight], threshold: float) -> float:

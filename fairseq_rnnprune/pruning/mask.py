@@ -109,6 +109,17 @@ def select_lowest(scores: Tensor, sizes: Tensor, count: int) -> Tensor:
     return chosen.view(scores.shape)
 
 
+def quantile(scores: Tensor, sizes: Tensor, sparsity: float) -> float:
+    """The threshold below which the fraction `sparsity`, in [0, 1), of all elements lies.
+
+    It is the exact quantile of the block scores, each counted once per element. Where scores are
+    equal, and with blocks, less lies below it.
+    """
+    # 0.29 * 100 is 28.999...: an element is not to be lost to rounding.
+    lowest = select_lowest(scores, sizes, int(sparsity * int(sizes.sum()) + 1e-6))
+    return float(scores[~lowest].min())
+
+
 def _cut(values: Tensor, block_shape: BlockShape, gates: int) -> Tensor:
     """Views [M, K] as [G, block rows, r, block columns, c], zeros filling the ragged edges."""
     check_block_shape(tuple(values.shape), block_shape, gates)

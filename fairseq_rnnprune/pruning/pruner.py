@@ -9,60 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .mask import (
-    BlockShape,
-    block_scores,
-    block_sizes,
-    check_block_shape,
-    expand_mask,
-    mask_from_zeros,
-    select_lowest,
-)
+from .mask import BlockShape, quantile
+from .masked_weight import MaskedWeight
 from .prunable import Prunable
-from .schedule import Schedule
+from .schedule import RAMPS, QuantileRamp, Schedule
 
 logger = logging.getLogger(__name__)
-
-
-class MaskedWeight:
-    """One weight [M, K], its block mask (bool) and the same by element (in the weight's dtype)."""
-
-    def __init__(self, prunable: Prunable, weight: Tensor, block_shape: BlockShape):
-        self.name, self.type, self.gates = prunable.name, prunable.type, prunable.gates
-        self.weight, self.block_shape = weight, block_shape
-        shape = tuple(weight.shape)
-        check_block_shape(shape, block_shape, self.gates, self.name)
-        self.sizes = block_sizes(shape, block_shape, self.gates).to(weight.device)
-        self.set_mask(mask_from_zeros(weight, block_shape, self.gates))
-
-    def set_mask(self, block_mask: Tensor) -> None:
-        self.block_mask = block_mask
-        shape = tuple(self.weight.shape)
-        elements = expand_mask(block_mask, shape, self.block_shape, self.gates)
-        self.elements = elements.to(self.weight.dtype)
-        self.kept = int(self.elements.count_nonzero())
-
-    def scores(self, score: str) -> Tensor:
-        """Block scores in which pruned blocks rank below every other, a zero block included."""
-        scores = block_scores(self.weight, self.block_shape, self.gates, score)
-        return scores.masked_fill(~self.block_mask, -1.0)
-
-    def dead_rows(self) -> int:
-        """How many rows have lost every element: an output that the matrix can no longer move."""
-        return int((self.elements.sum(dim=1) == 0).sum())
-
-    def dead_gates(self) -> int:
-        """How many gates have lost every block."""
-        return int((~self.block_mask.flatten(1).any(dim=1)).sum())
 
 
 class Pruner:
     """Keeps the masks of a model and shrinks them as the schedules say.
 
     `weights` are (Prunable, tensor) pairs; every type among them needs a schedule and a block
-    shape. Masks start from the zeros that the weights already have, and only shrink. A schedule
-    with thresholds shares one threshold among all tensors of a type and stops raising it when the
-    type's sparsity reaches `max_sparsity`; one with targets prunes each tensor to its target.
+    shape. Masks start from the zeros that the weights already have, and only shrink. A ramp shares
+    one threshold among all tensors of a type, whose sparsity a RampSchedule leaves at or below
+    `max_sparsity` and ends at or above `min_sparsity`; a schedule with targets prunes each tensor
+    to its target. `keep_diagonal` spares the diagonals of recurrent weights.
     """
 
     def __init__(
@@ -72,13 +34,34 @@ class Pruner:
         block_shapes: Mapping[str, BlockShape],
         score: str = "max",
         max_sparsity: float = 0.95,
+        min_sparsity: float = 0.0,
+        keep_diagonal: bool = False,
     ):
         if not 0 < max_sparsity < 1:
             raise ValueError(f"Pruner: expected max_sparsity in (0, 1), got {max_sparsity}")
-        self.schedules, self.score, self.max_sparsity = dict(schedules), score, max_sparsity
-        self.weights = [MaskedWeight(p, w, block_shapes[p.type]) for p, w in weights]
+        if not 0 <= min_sparsity <= max_sparsity:
+            raise ValueError(
+                f"Pruner: expected min_sparsity in [0, max_sparsity = {max_sparsity}], got "
+                f"{min_sparsity}"
+            )
+        self.schedules, self.score = dict(schedules), score
+        self.max_sparsity, self.min_sparsity = max_sparsity, min_sparsity
+        self.weights = [
+            MaskedWeight(p, w, block_shapes[p.type], keep_diagonal and p.type == "recurrent")
+            for p, w in weights
+        ]
+        if keep_diagonal and not self.of_type("recurrent"):
+            raise ValueError(
+                "Pruner: expected recurrent weights, whose diagonals keep_diagonal spares, got "
+                f"{', '.join(self.types)} only; add that type, or leave keep_diagonal out"
+            )
         if not self.weights:
             raise ValueError("Pruner: expected at least one weight to prune, got none")
+        if score == "random" and any(isinstance(self.schedules[t], RAMPS) for t in self.types):
+            raise ValueError(
+                "Pruner: expected scores in the weights' own units for a ramp, got random; take "
+                "max, mean or l2, or a schedule with targets such as cubic"
+            )
         self.thresholds = dict.fromkeys(self.types, 0.0)
         self.updates = 0
         self._capped: set[str] = set()
@@ -93,10 +76,18 @@ class Pruner:
         """The weights of one type."""
         return [w for w in self.weights if w.type == type]
 
+    @property
+    def _keeps_diagonal(self) -> bool:
+        return any(w.diagonal is not None for w in self.weights)
+
     def sparsity(self, type: str | None = None) -> float:
         """Fraction of pruned elements, in one type or in all weights, in [0, 1]."""
         weights = self.weights if type is None else self.of_type(type)
         return 1 - sum(w.kept for w in weights) / sum(w.weight.numel() for w in weights)
+
+    def is_final(self, type: str) -> bool:
+        """Tells whether the masks of a type will not change any more."""
+        return self.updates >= self.schedules[type].end
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
@@ -128,45 +119,43 @@ class Pruner:
 
     def _update_masks(self, type: str) -> None:
         schedule, weights = self.schedules[type], self.of_type(type)
-        if hasattr(schedule, "threshold"):
-            if type not in self._capped:
-                self._prune_below(type, weights, schedule.threshold(self.updates))
-        else:
-            target = schedule.sparsity(self.updates)
-            self.thresholds[type] = max(self._prune_to(w, target) for w in weights)
-
-    def _prune_below(self, type: str, weights: list[MaskedWeight], threshold: float) -> None:
         scores = [w.scores(self.score) for w in weights]
-        total = sum(w.weight.numel() for w in weights)
-        pruned = sum(
-            int((w.sizes * (s < threshold)).sum()) for w, s in zip(weights, scores, strict=True)
-        )
-        if pruned <= self.max_sparsity * total:
+        if not isinstance(schedule, RAMPS):
+            target = schedule.sparsity(self.updates)
+            self.thresholds[type] = max(
+                _drop(w, s, w.lowest(s, target)) for w, s in zip(weights, scores, strict=True)
+            )
+        elif type not in self._capped:
+            # The quantile of a QuantileRamp may fall between two changes; a threshold only rises.
+            threshold = max(self.thresholds[type], self._threshold(type, weights, scores))
             self.thresholds[type] = threshold
             for w, s in zip(weights, scores, strict=True):
-                w.set_mask(w.block_mask & (s >= threshold))
-            return
-        # Algorithm 1 has no brake: a slope that is too steep would prune everything.
-        self._capped.add(type)
+                _drop(w, s, s < threshold)
+
+    def _threshold(self, type: str, weights: list[MaskedWeight], scores: list[Tensor]) -> float:
+        """The threshold that a ramp asks for, within the bounds of the type's sparsity."""
+        schedule = self.schedules[type]
         flat = torch.cat([s.flatten() for s in scores])
         sizes = torch.cat([w.sizes.flatten() for w in weights])
-        lowest = select_lowest(flat, sizes, int(self.max_sparsity * total))
-        drop = lowest.split([s.numel() for s in scores])
-        self.thresholds[type] = max(self.thresholds[type], float(flat[~lowest].min()))
-        for w, d in zip(weights, drop, strict=True):
-            w.set_mask(w.block_mask & ~d.view_as(w.block_mask))
+        if isinstance(schedule, QuantileRamp):
+            return schedule.fraction(self.updates) * quantile(flat, sizes, schedule.final)
+        asked = schedule.threshold(self.updates)
+        below = int((sizes * (flat < asked)).sum()) / int(sizes.sum())
+        if below > self.max_sparsity:
+            # Algorithm 1 has no brake: a slope that is too steep would prune everything.
+            self._capped.add(type)
+            change, bound, sparsity = "stops at", "max_sparsity", self.max_sparsity
+        elif schedule.is_last(self.updates) and below < self.min_sparsity:
+            change, bound, sparsity = "is raised to", "min_sparsity", self.min_sparsity
+        else:
+            return asked
+        threshold = quantile(flat, sizes, sparsity)
         logger.warning(
-            "update %d: the threshold of %s weights stops at %.3g, where their sparsity reaches "
-            "max_sparsity = %g; the schedule asked for %.3g",
-            *(self.updates, type, self.thresholds[type], self.max_sparsity, threshold),
+            "update %d: the threshold of %s weights %s %.3g, where their sparsity reaches "
+            "%s = %g; the schedule asked for %.3g, which prunes %.1f %%",
+            *(self.updates, type, change, threshold, bound, sparsity, asked, 100 * below),
         )
-
-    def _prune_to(self, w: MaskedWeight, target: float) -> float:
-        """Prunes one weight to a target sparsity and returns the threshold that this implies."""
-        scores = w.scores(self.score)
-        drop = select_lowest(scores, w.sizes, int(target * w.weight.numel() + 1e-6))
-        w.set_mask(w.block_mask & ~drop)
-        return max(0.0, float(scores[drop].max())) if drop.any() else 0.0
+        return threshold
 
     def _warn_of_dead(self) -> None:
         for w in self.weights:
@@ -185,6 +174,7 @@ class Pruner:
             "thresholds": dict(self.thresholds),
             "capped": sorted(self._capped),
             "block_shape": {w.type: list(w.block_shape) for w in self.weights},
+            "keep_diagonal": self._keeps_diagonal,
             "masks": {w.name: w.block_mask for w in self.weights},
         }
 
@@ -196,6 +186,14 @@ class Pruner:
                 "Pruner.load_state_dict: expected the masks of the same weights, got differences "
                 f"in {sorted(ours ^ set(state['masks']))}; keep --prune-types, or give "
                 "--reset-optimizer to rebuild the masks from the zeros"
+            )
+        # A checkpoint from before the option has no entry: it kept none.
+        if state.get("keep_diagonal", False) != self._keeps_diagonal:
+            raise ValueError(
+                "Pruner.load_state_dict: expected diagonals "
+                f"{'pruned' if self._keeps_diagonal else 'kept'} as in the checkpoint, got the "
+                "opposite; use --prune-keep-diagonal as before, or give --reset-optimizer to "
+                "rebuild the masks from the zeros"
             )
         for w in self.weights:
             saved = tuple(state["block_shape"][w.type])
@@ -211,3 +209,9 @@ class Pruner:
         for w in self.weights:
             w.set_mask(state["masks"][w.name].to(w.weight.device))
         self._dead = {w.name: (w.dead_rows(), w.dead_gates()) for w in self.weights}
+
+
+def _drop(w: MaskedWeight, scores: Tensor, blocks: Tensor) -> float:
+    """Prunes these blocks (bool) of a weight; returns the threshold that this implies."""
+    w.set_mask(w.block_mask & ~blocks)
+    return max(0.0, float(scores[blocks].max())) if blocks.any() else 0.0

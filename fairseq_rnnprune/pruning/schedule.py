@@ -5,12 +5,18 @@ Updates are 0-based. Masks change at the multiples of `freq` strictly inside (st
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Schedule(Protocol):
-    """When masks change; a schedule also has either `threshold(n)` or `sparsity(n)`."""
+    """When masks change; they are final after `end` updates.
+
+    A schedule also has `threshold(n)`, `fraction(n)` of a quantile, or `sparsity(n)`.
+    """
+
+    end: int
 
     def is_mask_update(self, n: int) -> bool: ...
 
@@ -78,6 +84,10 @@ class RampSchedule:
         """Tells whether masks are recomputed after update `n`."""
         return _is_mask_update(n, self.start, self.end, self.freq)
 
+    def is_last(self, n: int) -> bool:
+        """Tells whether masks are recomputed after update `n` for the last time."""
+        return n == _last_mask_update(self.end, self.end, self.freq)
+
     def threshold(self, n: int) -> float:
         """The threshold in force after update `n`: a block scoring below it is pruned."""
         n = _last_mask_update(n, self.end, self.freq)
@@ -90,27 +100,68 @@ class RampSchedule:
 
 
 @dataclass(frozen=True)
+class QuantileRamp:
+    """The ramp of Algorithm 1 towards a q that is read from the weights at every change of masks.
+
+    q is the threshold that would prune the fraction `final`, in (0, 1), of the weights as they are
+    then, pruned ones included: no dense model is needed, and the sparsity ends at `final`. The
+    threshold is q times `fraction(n)`, which rises to 1 with the slopes of eq. 1, arXiv 1704.05119.
+    """
+
+    start: int
+    ramp: int
+    end: int
+    freq: int
+    final: float
+    ramp_factor: float = 1.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.final < 1:
+            raise ValueError(f"QuantileRamp: expected final in (0, 1), got {self.final}")
+        self._unit  # noqa: B018 - refuses a bad window now rather than at the first change
+
+    def is_mask_update(self, n: int) -> bool:
+        """Tells whether masks are recomputed after update `n`."""
+        return _is_mask_update(n, self.start, self.end, self.freq)
+
+    def fraction(self, n: int) -> float:
+        """The part of q that the threshold is after update `n`, in [0, 1]."""
+        return self._unit.threshold(n) / self._unit.threshold(self.end)
+
+    @property
+    def _unit(self) -> RampSchedule:
+        return RampSchedule.from_quantile(
+            1.0, self.start, self.ramp, self.end, self.freq, self.ramp_factor
+        )
+
+
+RAMPS = (RampSchedule, QuantileRamp)
+
+
+@dataclass(frozen=True)
 class CubicSchedule:
     """The target sparsity of Zhu and Gupta, arXiv 1710.01878, section 3.
 
     It rises from `initial` at update `start` to `final` at the last mask update before `end`,
-    fast at first: s = final + (initial - final) (1 - t)^3. ValueError for a target outside
-    [0, 1), a falling target or a window without a mask update.
+    fast at first: s = final + (initial - final) (1 - t)^3. `final` may be a tuple with a target
+    for each gate. ValueError for a target outside [0, 1), a falling target or a window without a
+    mask update.
     """
 
     start: int
     end: int
     freq: int
-    final: float
+    final: float | tuple[float, ...]
     initial: float = 0.0
 
     def __post_init__(self) -> None:
         _check_window("CubicSchedule", self.start, self.end, self.freq)
         _check_sparsity("CubicSchedule", "final", self.final)
         _check_sparsity("CubicSchedule", "initial", self.initial)
-        if self.initial > self.final:
+        lowest = min(self.final) if isinstance(self.final, tuple) else self.final
+        if self.initial > lowest:
             raise ValueError(
-                f"CubicSchedule: expected initial <= final, got {self.initial} > {self.final}; "
+                f"CubicSchedule: expected initial <= final, got {self.initial} > {lowest}; "
                 "masks only shrink"
             )
 
@@ -118,35 +169,40 @@ class CubicSchedule:
         """Tells whether masks are recomputed after update `n`."""
         return _is_mask_update(n, self.start, self.end, self.freq)
 
-    def sparsity(self, n: int) -> float:
-        """The target sparsity in force after update `n`, in [0, 1)."""
-        n = _last_mask_update(n, self.end, self.freq)
-        if n <= self.start:
-            return self.initial
+    def sparsity(self, n: int) -> float | tuple[float, ...]:
+        """The target sparsity in force after update `n`, in [0, 1); by gate if `final` is so."""
         last = _last_mask_update(self.end, self.end, self.freq)
+        n = max(self.start, _last_mask_update(n, self.end, self.freq))
+        if n == self.start:
+            return _by_gate(self.final, lambda _: self.initial)
         remaining = (last - n) / (last - self.start)
-        return self.final + (self.initial - self.final) * remaining**3
+        return _by_gate(self.final, lambda s: s + (self.initial - s) * remaining**3)
 
 
 @dataclass(frozen=True)
 class OneShotSchedule:
-    """Prunes to the sparsity `final` once, after update `update`."""
+    """Prunes once, after update `update`, to the sparsity `final`, a number or one per gate."""
 
     update: int
-    final: float
+    final: float | tuple[float, ...]
 
     def __post_init__(self) -> None:
         if self.update < 0:
             raise ValueError(f"OneShotSchedule: expected update >= 0, got {self.update}")
         _check_sparsity("OneShotSchedule", "final", self.final)
 
+    @property
+    def end(self) -> int:
+        """Masks are final after this many updates."""
+        return self.update + 1
+
     def is_mask_update(self, n: int) -> bool:
         """Tells whether masks are recomputed after update `n`."""
         return n == self.update
 
-    def sparsity(self, n: int) -> float:
+    def sparsity(self, n: int) -> float | tuple[float, ...]:
         """The target sparsity in force after update `n`: 0 before `update`, then `final`."""
-        return self.final if n >= self.update else 0.0
+        return self.final if n >= self.update else _by_gate(self.final, lambda _: 0.0)
 
 
 def default_start(epoch_length: int, ramp: int) -> int:
@@ -182,6 +238,12 @@ def _check_window(owner: str, start: int, end: int, freq: int) -> None:
         )
 
 
-def _check_sparsity(owner: str, name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise ValueError(f"{owner}: expected {name} in [0, 1), got {value}")
+def _by_gate(final: float | tuple[float, ...], of: Callable[[float], float]) -> Any:
+    """`of` the one target, or the tuple of `of` every gate's."""
+    return tuple(map(of, final)) if isinstance(final, tuple) else of(final)
+
+
+def _check_sparsity(owner: str, name: str, value: float | tuple[float, ...]) -> None:
+    for v in value if isinstance(value, tuple) else (value,):
+        if not 0 <= v < 1:
+            raise ValueError(f"{owner}: expected {name} in [0, 1), got {v}")

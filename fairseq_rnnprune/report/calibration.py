@@ -11,13 +11,10 @@ from fairseq_rnnprune.pruning.calibrate import (
     ScoredWeight,
     default_freq,
     default_window,
-    quantile,
+    quantile_of,
     score_weights,
     sparsity_below,
 )
-
-# The default of --prune-max-sparsity: a higher target needs that option as well.
-DEFAULT_CAP = 0.95
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def calibrate(
     if freq is None:
         freq = default_freq(start, end)
     weights = score_weights(checkpoint.model, block_shapes, score)
-    q = {type: quantile(scored, sparsity) for type, scored in weights.items()}
+    q = {type: quantile_of(scored, sparsity) for type, scored in weights.items()}
     schedules = {
         type: RampSchedule.from_quantile(value, start, ramp, end, freq, ramp_factor)
         for type, value in q.items()
@@ -102,26 +99,63 @@ def present_types(checkpoint: Checkpoint, types: list[str]) -> list[str]:
 
 
 def options(c: Calibration) -> str:
-    """The options of fairseq-train that prune the next run so."""
+    """The options of fairseq-train that prune the next run so.
+
+    Its weights will not be those of the dense model: the bounds make it end at the target.
+    """
     s = c.schedule
-    shapes = {t: f"{r},{k}" for t, (r, k) in c.block_shapes.items()}
+    q = ",".join(f"{t}={q:.6g}" for t, q in c.q.items())
+    window = f"--prune-start {s.start} --prune-ramp {s.ramp} --prune-end {s.end}"
+    bounds = f"--prune-min-sparsity {c.target:g} --prune-max-sparsity {c.target:g}"
+    return _options(q, window, s.freq, c.ramp_factor, c.block_shapes, c.score, bounds)
+
+
+def options_without_model(
+    block_shapes: Mapping[str, tuple[int, int]],
+    sparsity: float,
+    score: str,
+    updates: int,
+    epochs: float | None,
+    freq: int | None,
+    ramp_factor: float,
+) -> str:
+    """The options of a ramp that reads q from the weights of its own run.
+
+    `block_shapes` has an entry for each type to prune. Without `epochs`, the optimizer finds the
+    end of the first epoch itself.
+    """
+    if not 0 < sparsity < 1:
+        raise ValueError(f"calibrate: expected a sparsity in (0, 1), got {sparsity}")
+    start, ramp, end = default_window(updates, epochs or 1)
+    window = f"--prune-ramp {ramp} --prune-end {end}"
+    if epochs:
+        window = f"--prune-start {start} {window}"
+    if freq is None:
+        freq = default_freq(start, end)
+    goal = f"--prune-sparsity {sparsity:g}"
+    return _options("auto", window, freq, ramp_factor, block_shapes, score, goal)
+
+
+def _options(
+    q: str,
+    window: str,
+    freq: int,
+    ramp_factor: float,
+    block_shapes: Mapping[str, tuple[int, int]],
+    score: str,
+    goal: str,
+) -> str:
+    shapes = {t: f"{r},{k}" for t, (r, k) in block_shapes.items()}
+    same = len(set(shapes.values())) == 1
+    by_type = ",".join(f"{t}={shape}" for t, shape in shapes.items())
     parts = [
         "--optimizer pruned --prune-inner adam --prune-schedule ramp",
-        f"--prune-types {','.join(c.q)}",
-        "--prune-q " + ",".join(f"{t}={q:.6g}" for t, q in c.q.items()),
-        f"--prune-start {s.start} --prune-ramp {s.ramp} --prune-end {s.end}",
-        f"--prune-freq {s.freq} --prune-ramp-factor {c.ramp_factor:g}",
-        "--prune-block-shape "
-        + (
-            next(iter(shapes.values()))
-            if len(set(shapes.values())) == 1
-            else ",".join(f"{t}={shape}" for t, shape in shapes.items())
-        ),
+        f"--prune-types {','.join(shapes)} --prune-q {q} {goal} {window}",
+        f"--prune-freq {freq} --prune-ramp-factor {ramp_factor:g}",
+        f"--prune-block-shape {next(iter(shapes.values())) if same else by_type}",
     ]
-    if c.score != "max":
-        parts.append(f"--prune-score {c.score}")
-    if c.target >= DEFAULT_CAP:
-        parts.append(f"--prune-max-sparsity {(1 + c.target) / 2:g}")
+    if score != "max":
+        parts.append(f"--prune-score {score}")
     return " ".join(parts)
 
 

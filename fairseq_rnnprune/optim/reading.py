@@ -1,0 +1,152 @@
+"""What the values of the options of `--optimizer pruned` mean: types, shapes, schedules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from fairseq_rnnprune.pruning import (
+    TYPES,
+    CubicSchedule,
+    OneShotSchedule,
+    QuantileRamp,
+    RampSchedule,
+    Schedule,
+    default_start,
+)
+
+T = TypeVar("T")
+
+
+def pruned_types(cfg: Any) -> list[str]:
+    """The types named by --prune-types; ValueError for an unknown one."""
+    types = [t.strip() for t in cfg.prune_types.split(",") if t.strip()]
+    unknown = [t for t in types if t not in TYPES]
+    if unknown or not types:
+        raise ValueError(
+            f"--prune-types: expected some of {','.join(TYPES)}, got {cfg.prune_types!r}"
+        )
+    return types
+
+
+def block_shapes(cfg: Any, types: list[str]) -> dict[str, tuple[int, int]]:
+    """Block shape by type from --prune-block-shape."""
+
+    def parse(text: str) -> tuple[int, int]:
+        match = re.fullmatch(r"(\d+)[,x](\d+)", text)
+        if not match:
+            raise ValueError("rows,columns such as 4,4")
+        return int(match[1]), int(match[2])
+
+    return _by_type("--prune-block-shape", cfg.prune_block_shape, types, parse)
+
+
+def build_schedules(cfg: Any, types: list[str], epoch_length: int | None) -> dict[str, Schedule]:
+    """Schedule by type; `epoch_length` is the number of updates in an epoch, if known."""
+
+    def updates(option: str, default: str) -> int:
+        given = getattr(cfg, option[2:].replace("-", "_"))
+        return _updates(cfg, option, default if given is None else given, epoch_length)
+
+    def start_before(ramp: int) -> int:
+        start = updates("--prune-start", "1e")
+        return default_start(start, ramp) if cfg.prune_start is None else start
+
+    def final() -> dict[str, float | tuple[float, ...]]:
+        return _by_type("--prune-sparsity", cfg.prune_sparsity, types, _sparsity)
+
+    if cfg.prune_schedule == "ramp":
+        ramp, end = updates("--prune-ramp", "25%"), updates("--prune-end", "50%")
+        window = start_before(ramp), ramp, end, cfg.prune_freq
+        factor = cfg.prune_ramp_factor
+        if cfg.prune_q == "auto":
+            return {t: QuantileRamp(*window, _single(s), factor) for t, s in final().items()}
+        q = _by_type("--prune-q", cfg.prune_q, types, float)
+        return {t: RampSchedule.from_quantile(q[t], *window, factor) for t in types}
+    if cfg.prune_schedule == "cubic":
+        end = updates("--prune-end", "50%")
+        start = start_before(end // 2)
+        return {t: CubicSchedule(start, end, cfg.prune_freq, s) for t, s in final().items()}
+    if cfg.prune_schedule == "hard":
+        update = updates("--prune-start", "50%")
+    else:
+        update = updates("--prune-start", "100%")
+        if cfg.prune_start is None:
+            # Updates count from 0.
+            update -= 1
+    return {t: OneShotSchedule(update, s) for t, s in final().items()}
+
+
+def _sparsity(text: str) -> float | tuple[float, ...]:
+    """Reads S, or S/S/S for the gates."""
+    values = tuple(map(float, text.split("/")))
+    return values if len(values) > 1 else values[0]
+
+
+def _single(sparsity: float | tuple[float, ...]) -> float:
+    if isinstance(sparsity, tuple):
+        raise ValueError(
+            "--prune-sparsity: expected one sparsity for all gates with --prune-schedule ramp, "
+            f"whose threshold they share, got {'/'.join(map(str, sparsity))}; give one, or take "
+            "--prune-schedule cubic"
+        )
+    return sparsity
+
+
+def _by_type(option: str, text: str, types: list[str], parse: Callable[[str], T]) -> dict[str, T]:
+    """Reads `VALUE` (for all types) or `type=VALUE,type=VALUE` (for every pruned type)."""
+    try:
+        if "=" not in text:
+            return dict.fromkeys(types, parse(text))
+        pairs = [part.split("=", 1) for part in re.split(r",(?=[a-z]+=)", text)]
+        values = {type_: parse(value) for type_, value in pairs}
+    except ValueError as error:
+        raise ValueError(
+            f"{option}: expected VALUE or TYPE=VALUE,TYPE=VALUE, got {text!r} ({error})"
+        ) from None
+    if set(values) != set(types):
+        raise ValueError(
+            f"{option}: expected a value for each of {','.join(types)} (--prune-types), "
+            f"got {text!r}"
+        )
+    return values
+
+
+def _updates(cfg: Any, option: str, text: str, epoch_length: int | None) -> int:
+    """Reads a number of updates written as N, 2e (epochs) or 25% (of the training)."""
+    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)(e|%)", str(text))
+    if not match:
+        raise ValueError(
+            f"{option}: expected updates (3000), epochs (2e) or per cent (25%), got {text!r}"
+        )
+    if match[1]:
+        return int(match[1])
+    amount = float(match[2])
+    if match[3] == "e":
+        return round(amount * _known(option, text, epoch_length))
+    return round(amount / 100 * _total_updates(cfg, option, text, epoch_length))
+
+
+def _total_updates(cfg: Any, option: str, text: str, epoch_length: int | None) -> int:
+    """Updates of the whole training, from --max-update and --max-epoch."""
+    totals = []
+    if cfg.max_update:
+        totals.append(cfg.max_update)
+    if cfg.max_epoch and (epoch_length or not totals):
+        totals.append(cfg.max_epoch * _known(option, text, epoch_length))
+    if not totals:
+        raise ValueError(
+            f"{option}: expected --max-update or --max-epoch, of which {text} is a part, got "
+            "neither; give one of them, or give the option in updates"
+        )
+    return min(totals)
+
+
+def _known(option: str, text: str, epoch_length: int | None) -> int:
+    if epoch_length is None:
+        raise ValueError(
+            f"{option}: expected a known epoch length for {text}, got none outside "
+            "fairseq-train; give the option in updates"
+        )
+    return epoch_length
