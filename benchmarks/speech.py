@@ -25,6 +25,7 @@ from subjects import quantize  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 import fairseq_rnnprune.plugin  # noqa: E402, F401
+from fairseq_rnnprune.bench.variants import plain_layer  # noqa: E402
 from fairseq_rnnprune.experiment import save_result  # noqa: E402
 from fairseq_rnnprune.layers import GRU  # noqa: E402
 from fairseq_rnnprune.models.deepspeech2 import (  # noqa: E402
@@ -125,30 +126,17 @@ def variants(model: DeepSpeech2) -> Iterator[tuple[str, DeepSpeech2]]:
     yield "dense-bf16", copy.deepcopy(model).bfloat16()
     plain = copy.deepcopy(model)
     if isinstance(model.rnn, GRU):
-        plain.rnn = Plain(plain_gru(model.rnn))
+        plain.rnn = Plain(plain_layer(model.rnn))
         yield "dense-int8", quantize(plain, {nn.GRU, nn.Linear})
     else:
         # torch's own loop over the steps. It clips nothing, but no state comes near 20 here, or the
         # parity gate would say so. torch quantises no RNN with a ReLU.
-        plain.rnn = Plain(model.rnn.folded())
+        plain.rnn = Plain(plain_layer(model.rnn))
         yield "dense-torch", plain
     for dtype in ("fp32", "bf16", "int8"):
         packed = copy.deepcopy(model)
         packed.rnn.pack(dtype)
         yield dtype, packed
-
-
-def plain_gru(layer: GRU) -> nn.GRU:
-    """A layer's GRU as the very type that torch quantises."""
-    gru = nn.GRU(
-        layer.input_size,
-        layer.hidden_size,
-        layer.num_layers,
-        batch_first=True,
-        bidirectional=layer.bidirectional,
-    ).eval()
-    gru.load_state_dict(layer.state_dict())
-    return gru
 
 
 class Plain(nn.Module):

@@ -26,7 +26,10 @@ SIZES = (2560, 656, 384, 1760, 512, 1504, 3584)
 BATCHES = (1, 2, 4, 16, 32, 64)
 SPARSITIES = (0.5, 0.7, 0.8, 0.95)
 # What decides a figure: a change elsewhere does not make a result old.
-MEASURED = ("fairseq_rnnprune/sparse", "fairseq_rnnprune/layers", "fairseq_rnnprune/models")
+MEASURED = (
+    *("fairseq_rnnprune/sparse", "fairseq_rnnprune/layers", "fairseq_rnnprune/models"),
+    "fairseq_rnnprune/bench/timing.py",
+)
 SCRIPTS = ("harness.py", "subjects.py")
 
 

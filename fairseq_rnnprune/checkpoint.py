@@ -21,7 +21,8 @@ class Checkpoint:
 
     `model` holds the tensors by name, on the CPU; tied matrices share storage. `config` is
     fairseq's configuration as nested dicts, or one flat dict from old versions. `updates` and
-    `epochs` (which may end in a fraction) tell how far the training was; None means unknown.
+    `epochs` (which may end in a fraction) tell how far the training was, `training_seconds` how
+    long it took, validation and interrupted runs included; None means unknown.
     """
 
     path: Path
@@ -30,6 +31,7 @@ class Checkpoint:
     updates: int | None
     epochs: float | None
     optimizer_state: dict[str, Any] | None
+    training_seconds: float | None = None
 
     def option(self, group: str, name: str) -> Any:
         """An option of the configuration, such as ("optimization", "max_epoch"), or None."""
@@ -58,7 +60,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     history = loaded.get("optimizer_history")
     last = history[-1] if isinstance(history, list) and history else {}
     updates = _int(_dict(last).get("num_updates"))
-    iterator = _dict(_dict(loaded.get("extra_state")).get("train_iterator"))
+    extra = _dict(loaded.get("extra_state"))
+    iterator = _dict(extra.get("train_iterator"))
+    seconds = extra.get("previous_training_time")
     frequency = _dict(config.get("optimization"), config).get("update_freq")
     return Checkpoint(
         path=path,
@@ -67,6 +71,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         updates=updates,
         epochs=_epochs(iterator, updates, frequency),
         optimizer_state=_dict(loaded.get("last_optimizer_state")) or None,
+        training_seconds=seconds if isinstance(seconds, float) else None,
     )
 
 

@@ -10,12 +10,13 @@ from typing import NoReturn
 
 from fairseq_rnnprune import __version__
 
+from .bench.commands import add_bench
 from .report.commands import add_calibrate, add_report
 from .speech.prepare import add_prepare
 from .speech.transcribe import add_transcribe
 
 # Each adds the parser of a subcommand and sets `run`, which gets the parsed arguments.
-COMMANDS = (add_report, add_calibrate, add_prepare, add_transcribe)
+COMMANDS = (add_report, add_calibrate, add_bench, add_prepare, add_transcribe)
 
 
 class _Parser(argparse.ArgumentParser):
