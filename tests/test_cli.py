@@ -35,7 +35,7 @@ def test_report_prints_json_and_nothing_else(capsys, dense, sparse, tmp_path):
     read = json.loads(out)
     assert [c["label"] for c in read["checkpoints"]] == ["dense", "sparse"]
     assert read["checkpoints"][1]["totals"][-1]["kept"] == 16 + 48
-    names = ["sparsity.png", "training.png"]
+    names = [f"{name}.png" for name in ("sparsity", "training", "inputs", "units", "masks")]
     assert read["plots"] == [str(tmp_path / "plots" / name) for name in names]
     assert all((tmp_path / "plots" / name).read_bytes().startswith(b"\x89PNG") for name in names)
 
@@ -54,7 +54,7 @@ def test_report_draws_the_log_that_is_named(capsys, dense, sparse, tmp_path):
     log = sparse.parent / "train.log"
     status, out, _ = run(capsys, "report", dense, "--plot", tmp_path, "--log", log)
     assert status == 0
-    assert out.splitlines()[-1] == f"wrote {tmp_path / 'training.png'}"
+    assert f"wrote {tmp_path / 'training.png'}" in out.splitlines()
 
 
 def test_a_log_found_beside_a_dense_model_is_passed_over(capsys, dense, tmp_path):
@@ -77,13 +77,16 @@ def test_a_log_found_beside_a_dense_model_is_passed_over(capsys, dense, tmp_path
         (["report", "SPARSE", "--block-shape", "0,1"], "--block-shape: expected rows,columns"),
         (["report", "SPARSE", "--block-shape", "linear=1,1", "--types", "input"], "among input,"),
         (["report", "SPARSE", "--block-shape", "9,9"], "one gate of gru.weight_hh_l0, got 9 x 9"),
-        (["report", "SPARSE", "--log", "a.log"], "--log: expected --plot DIR as well"),
+        (
+            ["report", "SPARSE", "--log", "a.log"],
+            "--log: expected --plot DIR or --html FILE as well",
+        ),
         (["report", "SPARSE", "--plot", "SPARSE"], "File exists"),
         (["report", "SPARSE", "--plot", "p", "--log", "no.log"], "expected a training log, got no"),
         (["calibrate", "SPARSE"], "expected a dense model, got .* recurrent .* 66.7% zeros"),
         (["calibrate", "SPARSE", "--types", "linear"], "expected weights of type linear, got a"),
         (["calibrate", "DENSE", "--types", "embedding"], "expected weights of type embedding"),
-        (["calibrate", "DENSE", "--sparsity", "1"], r"quantile: expected a sparsity in \(0, 1\)"),
+        (["calibrate", "DENSE", "--sparsity", "1"], r"quantile_of: expected a sparsity in \(0, 1\)"),
         (["calibrate", "DENSE", "--freq", "5000"], "expected a mask update between start=400"),
         (["calibrate", "DENSE", "--freq", "often"], "argument --freq: invalid int value: 'often'"),
         (["calibrate", "DENSE", "--epochs", "0"], "expected a run of updates >= 1 and epochs > 0"),
