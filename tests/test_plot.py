@@ -4,9 +4,11 @@ import math
 import sys
 
 import pytest
+import torch
 from report_samples import checkpoint, two_reports
 
-from fairseq_rnnprune.report import plot, trainlog
+from fairseq_rnnprune.report import plot, plot_survivors, table, trainlog
+from fairseq_rnnprune.report.survivors import find_survivors
 
 LOG = """\
 | model rnnprune_gru_lm
@@ -54,16 +56,16 @@ def test_finding_the_log_of_a_checkpoint(tmp_path):
     assert trainlog.find_train_log(checkpoint(path=path, config=config)) == named
 
 
-def figure_of(monkeypatch):
-    """Keeps the last figure that `plot` saves, to look into it."""
+def figure_of(monkeypatch, module=plot):
+    """Keeps the last figure that a module saves, to look into it."""
     kept = {}
-    save = plot._save
+    save = module.save
 
     def keep(figure, path):
         kept[path.name] = figure
         return save(figure, path)
 
-    monkeypatch.setattr(plot, "_save", keep)
+    monkeypatch.setattr(module, "save", keep)
     return kept
 
 
@@ -98,6 +100,41 @@ def test_training_plot_shows_both_quantities(tmp_path, monkeypatch):
     assert threshold.get_xlabel() == "update"
     texts = [text.get_text() for text in figures["training.png"].legends[0].get_texts()]
     assert texts == ["input", "all types"]
+
+
+def test_survivor_plots(tmp_path, monkeypatch):
+    figures = figure_of(monkeypatch, plot_survivors)
+    small = {"gru.weight_hh_l0": torch.ones(3, 1), "gru.weight_ih_l0": torch.ones(3, 4)}
+    found = [
+        find_survivors(checkpoint(), label="large"),
+        find_survivors(checkpoint(small), label="small"),
+    ]
+    paths = plot_survivors.plot_survivors(found, tmp_path)
+    assert [p.name for p in paths] == ["inputs.png", "units.png", "masks.png"]
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in paths)
+    (units,) = figures["units.png"].axes
+    # Kept weights of unit 0: 2 + 3 + 4 of W and 2 of U, of 18; of the small model's: 15 of 15.
+    assert units.get_title() == "gru.l0" and units.get_xlim() == (0, 100)
+    masks = [axis for axis in figures["masks.png"].axes if axis.images]
+    assert [axis.get_title() for axis in masks[:3]] == [
+        f"large\n{gate}" for gate in ("reset gate r", "update gate z", "new state n")
+    ]
+    assert masks[0].images[0].get_array().tolist() == [[1, 1], [1, 1]]
+    assert masks[1].images[0].get_array().tolist() == [[0, 0], [0, 0]]
+    assert masks[1].get_xlabel() == "density 0.000"
+
+
+def test_formulas_in_names_are_text(tmp_path, monkeypatch):
+    figures = figure_of(monkeypatch, plot_survivors)
+    tensors = {r"$\frac$.weight_hh_l0": torch.ones(3, 1), r"$\frac$.weight_ih_l0": torch.ones(3, 4)}
+    plot_survivors.plot_survivors([find_survivors(checkpoint(tensors), label="$_$")], tmp_path)
+    assert figures["units.png"].axes[0].get_title() == r"\$\frac\$.l0"
+    plot.plot_sparsity([table.report_checkpoint(checkpoint(tensors), label="$_$")], tmp_path)
+
+
+def test_no_plots_without_recurrent_weights_and_inputs(tmp_path):
+    only = find_survivors(checkpoint({"embed.weight": torch.ones(4, 2)}))
+    assert plot_survivors.plot_survivors([only], tmp_path) == []
 
 
 def test_plots_need_matplotlib(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 
@@ -27,7 +27,18 @@ def print_grid(grid: Grid) -> None:
     if sys.stdout.isatty():
         _print_rich(grid)
     else:
-        print("\n".join(_plain_lines(grid)))
+        print_lines(_plain_lines(grid))
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Prints texts with names from files to the standard output."""
+    for line in lines:
+        print(printable(line))
+
+
+def printable(text: str) -> str:
+    """A text from a file without what would move a terminal's cursor or change its colours."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def count(number: int) -> str:
@@ -93,7 +104,7 @@ def _print_rich(grid: Grid) -> None:
     titles = dict.fromkeys(range(len(grid.header)), "")
     at = grid.numeric
     for title, columns in grid.groups if len(grid.groups) > 1 else []:
-        titles[at] = f"{title}\n"
+        titles[at] = f"{printable(title)}\n"
         at += columns
     table = Table(box=SIMPLE_HEAD)
     for i, name in enumerate(grid.header):
@@ -101,7 +112,7 @@ def _print_rich(grid: Grid) -> None:
         table.add_column(titles[i] + name, justify=justify, no_wrap=True, vertical="bottom")
     for i, row in enumerate(grid.rows):
         style = "dim" if row[0].startswith(" ") else ""
-        table.add_row(*row, style=style, end_section=i + 1 in grid.sections)
+        table.add_row(*map(printable, row), style=style, end_section=i + 1 in grid.sections)
     console = Console(markup=False, highlight=False)
     # A terminal that is too narrow wraps lines; rich alone would cut numbers short.
     needed = console.measure(table, options=console.options.update_width(10_000)).maximum

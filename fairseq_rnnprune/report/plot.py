@@ -2,85 +2,83 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from fairseq_rnnprune.pruning import TYPES
 
+from .figure import (
+    BLACK,
+    COLOURS,
+    GATE_TITLES,
+    GREY,
+    LINES,
+    finish,
+    new_figure,
+    plain,
+    save,
+    tidy,
+    without_common_start,
+)
 from .table import CheckpointReport, Row
 from .trainlog import TrainLog
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# Okabe and Ito's palette, which does not rely on telling red from green.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
-_BLACK, _GREY = "#000000", "#8C8C8C"
-_LINES = ("-", "--", "-.", ":")
-
-_GATE_TITLES = {
-    "r": "reset gate r",
-    "z": "update gate z",
-    "n": "new state n",
-    "i": "input gate i",
-    "f": "forget gate f",
-    "g": "cell g",
-    "o": "output gate o",
-}
 
 
 def plot_sparsity(reports: list[CheckpointReport], directory: Path) -> Path:
     """Draws `sparsity.png`: a panel per checkpoint, in it a bar per gate of every tensor."""
     places, tensors = _places(reports)
     gates = list(dict.fromkeys(gate for _, gate in places if gate))
-    colours = {gate: _COLOURS[i % 4] for i, gate in enumerate(gates)}
-    figure = _figure(2.9 + 3.8 * len(reports), 1.9 + 0.24 * max(places.values()))
+    colours = {gate: COLOURS[i % 4] for i, gate in enumerate(gates)}
+    figure = new_figure(2.9 + 3.8 * len(reports), 1.9 + 0.24 * max(places.values()))
     panels = figure.subplots(1, len(reports), sharex=True, sharey=True, squeeze=False)[0]
     for panel, report in zip(panels, reports, strict=True):
         for row in _bars(report):
             y, sparsity = places[row.name, row.gate], 100 * row.sparsity
-            panel.barh(y, sparsity, height=0.9, color=colours.get(row.gate, _GREY))
+            panel.barh(y, sparsity, height=0.9, color=colours.get(row.gate, GREY))
             panel.text(sparsity + 1, y, f"{sparsity:.1f}", va="center", fontsize=8)
         model = report.totals[-1]
-        panel.set_title(f"{report.label}: {_short(model.kept)} of {_short(model.elements)} kept")
+        panel.set_title(
+            f"{plain(report.label)}: {_short(model.kept)} of {_short(model.elements)} kept"
+        )
         panel.set_xlabel("zeros (% of elements)")
         panel.set_xlim(0, 112)
         panel.set_xticks(range(0, 101, 20))
-        _tidy(panel, "x")
+        tidy(panel, "x")
         panel.tick_params(axis="y", length=0)
-    panels[0].set_yticks(list(tensors.values()), _without_common_start(list(tensors)))
+    panels[0].set_yticks(list(tensors.values()), without_common_start(list(tensors)))
     panels[0].invert_yaxis()
-    legend = {_GATE_TITLES.get(g, f"gate {g}"): colour for g, colour in colours.items()}
+    legend = {GATE_TITLES.get(g, f"gate {g}"): colour for g, colour in colours.items()}
     if any(gate is None for _, gate in places):
-        legend["no gates"] = _GREY
+        legend["no gates"] = GREY
     handles = [panels[0].barh(0, 0, color=colour) for colour in legend.values()]
-    _finish(figure, "Sparsity by layer and gate", dict(zip(legend, handles, strict=True)))
-    return _save(figure, directory / "sparsity.png")
+    finish(figure, "Sparsity by layer and gate", dict(zip(legend, handles, strict=True)))
+    return save(figure, directory / "sparsity.png")
 
 
 def plot_training(logs: list[TrainLog], labels: list[str], directory: Path) -> Path:
     """Draws `training.png`: sparsity and threshold over the updates, a column per log."""
-    figure = _figure(1.6 + 4.4 * len(logs), 6.2)
+    figure = new_figure(1.6 + 4.4 * len(logs), 6.2)
     panels = figure.subplots(2, len(logs), sharex="col", sharey="row", squeeze=False)
     for above, below, log, label in zip(*panels, logs, labels, strict=True):
-        above.set_title(label)
+        above.set_title(plain(label))
         _draw(above, log.by_type("sparsity"), 100)
         total = log.curves.get("sparsity", {})
-        above.plot(list(total), [100 * v for v in total.values()], color=_BLACK, label="all types")
+        above.plot(list(total), [100 * v for v in total.values()], color=BLACK, label="all types")
         _draw(below, log.by_type("threshold"), 1)
         below.set_xlabel("update")
         below.set_xlim(left=0)
-        _tidy(above, "both")
-        _tidy(below, "both")
+        tidy(above, "both")
+        tidy(below, "both")
     panels[0][0].set_ylabel("sparsity (% of prunable weights)")
     panels[0][0].set_ylim(0, 102)
     panels[1][0].set_ylabel("threshold (score of a block)")
     panels[1][0].set_ylim(bottom=0)
     legend = {line.get_label(): line for panel in panels[0] for line in panel.lines}
-    _finish(figure, "Pruning over the updates of the training", legend)
-    return _save(figure, directory / "training.png")
+    finish(figure, "Pruning over the updates of the training", legend)
+    return save(figure, directory / "training.png")
 
 
 def _bars(report: CheckpointReport) -> list[Row]:
@@ -110,7 +108,7 @@ def _draw(panel: Axes, curves: dict[str, dict[int, float]], scale: float) -> Non
     for i, type in enumerate(TYPES):
         if type in curves:
             values = [scale * v for v in curves[type].values()]
-            panel.plot(list(curves[type]), values, _LINES[i], color=_COLOURS[i], label=type)
+            panel.plot(list(curves[type]), values, LINES[i], color=COLOURS[i], label=type)
 
 
 def _short(number: int) -> str:
@@ -118,40 +116,3 @@ def _short(number: int) -> str:
         if number >= scale:
             return f"{number / scale:.3g} {unit}"
     return str(number)
-
-
-def _without_common_start(names: list[str]) -> list[str]:
-    """Drops the modules that all names begin with, and the end that says nothing."""
-    parts = [name.removesuffix(".weight").split(".") for name in names]
-    common = len(os.path.commonprefix([p[:-1] for p in parts]))
-    return [".".join(p[common:]) for p in parts]
-
-
-def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError(
-            "plot: expected matplotlib, got none installed; pip install matplotlib"
-        ) from None
-    # A figure made without pyplot draws with Agg: no display, no global state.
-    return Figure(figsize=(width, height), layout="constrained", dpi=150)
-
-
-def _tidy(panel: Axes, grid: Literal["x", "both"]) -> None:
-    panel.set_axisbelow(True)
-    panel.grid(axis=grid, color="0.9")
-    panel.spines[["top", "right"]].set_visible(False)
-
-
-def _finish(figure: Figure, title: str, legend: dict[str, Any]) -> None:
-    """Adds a title and a legend under the panels, in as many columns as the width allows."""
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    columns = max(1, int(figure.get_figwidth() / 1.5))
-    figure.legend(legend.values(), legend, loc="outside lower center", ncols=columns, frameon=False)
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
