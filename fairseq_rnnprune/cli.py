@@ -11,7 +11,8 @@ from typing import NoReturn
 from fairseq_rnnprune import __version__
 
 from .bench.commands import add_bench
-from .report.commands import add_calibrate, add_report
+from .report.calibrate_command import add_calibrate
+from .report.report_command import add_report
 from .speech.prepare import add_prepare
 from .speech.transcribe import add_transcribe
 

@@ -1,4 +1,4 @@
-"""The subcommand `rnnprune calibrate`, and all subcommands of this room."""
+"""The subcommand `rnnprune calibrate`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import json
 from pathlib import Path
 
 from .arguments import add_block_shape, add_types, parse_block_shapes, parse_types
-from .report_command import add_report
-
-__all__ = ["add_calibrate", "add_report", "run_calibrate"]
 
 # torch is imported when a subcommand runs: --help answers at once.
 
