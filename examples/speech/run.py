@@ -58,6 +58,7 @@ RUNS = {
     "relu-dense": f"{RELU} {DENSE}",
     "relu-90": f"{RELU} {CUBIC} --prune-sparsity 0.9",
     "relu-90-as-dense": f"{RELU} {CUBIC} --lr 0.0015 --dropout 0.2 --prune-sparsity 0.9",
+    "relu-90-lr-0.005": f"{RELU} {CUBIC} --lr 0.005 --dropout 0.05 --prune-sparsity 0.9",
     "relu-wide-90": f"{RELU} --hidden-size 1024 {CUBIC} --prune-sparsity 0.9",
     "streaming-dense": f"{STREAMING} {DENSE}",
     "streaming-90": f"{STREAMING} {CUBIC} --prune-sparsity 0.9",
