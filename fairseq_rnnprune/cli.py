@@ -15,9 +15,19 @@ from .report.calibrate_command import add_calibrate
 from .report.report_command import add_report
 from .speech.prepare import add_prepare
 from .speech.transcribe import add_transcribe
+from .sweep.commands import add_sweep
+from .sweep.plot_command import add_plot
 
 # Each adds the parser of a subcommand and sets `run`, which gets the parsed arguments.
-COMMANDS = (add_report, add_calibrate, add_bench, add_prepare, add_transcribe)
+COMMANDS = (
+    add_report,
+    add_calibrate,
+    add_bench,
+    add_prepare,
+    add_transcribe,
+    add_sweep,
+    add_plot,
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fairseq_rnnprune.checkpoint import read_checkpoint
-
 PACKAGES = (
     "torch",
     "numpy",
@@ -34,13 +32,23 @@ def fairseq(command: str, *arguments: object, log: Path | None = None) -> str:
 
     Output goes to `log` as it comes, if given. RuntimeError with the last lines if it fails.
     """
-    module = f"fairseq_cli.{command.replace('-', '_')}"
-    return run([sys.executable, "-m", module, *map(str, arguments)], log)
+    return run(in_this_python([f"fairseq-{command}", *map(str, arguments)]), log)
 
 
 def rnnprune(*arguments: object, log: Path | None = None) -> str:
     """Runs the `rnnprune` command in this Python and returns what it printed."""
-    return run([sys.executable, "-m", "fairseq_rnnprune.cli", *map(str, arguments)], log)
+    return run(in_this_python(["rnnprune", *map(str, arguments)]), log)
+
+
+def in_this_python(command: Sequence[str]) -> list[str]:
+    """A command line, in which `fairseq-<command>` and `rnnprune` are run by this Python."""
+    program, *arguments = command
+    if program == "rnnprune":
+        return [sys.executable, "-m", "fairseq_rnnprune.cli", *arguments]
+    if program.startswith("fairseq-"):
+        module = program.removeprefix("fairseq-").replace("-", "_")
+        return [sys.executable, "-m", f"fairseq_cli.{module}", *arguments]
+    return [program, *arguments]
 
 
 def run(command: Sequence[str], log: Path | None = None) -> str:
@@ -82,6 +90,9 @@ def calibrated_q(dense: Path) -> str:
 
 def count_parameters(checkpoint: Path) -> dict[str, int]:
     """Parameters of the model, tied ones once, and those that are not zero."""
+    # Imports torch, which starting commands does not need.
+    from fairseq_rnnprune.checkpoint import read_checkpoint
+
     tensors = read_checkpoint(checkpoint).model.values()
     tensors = {t.data_ptr(): t for t in tensors if t.is_floating_point()}.values()
     return {

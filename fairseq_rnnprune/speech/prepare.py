@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fairseq_rnnprune.progress import new_progress
+
 from .config import FILE, NORMALIZATIONS, UNITS, SpeechConfig
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from .cache import FeatureCache
     from .checks import Problems
     from .manifest import Utterance
@@ -92,7 +92,7 @@ def run_prepare(args: argparse.Namespace) -> None:
     _check_writable(args.data)
     cache = FeatureCache(args.data / FOLDER)
     measured, problems = {}, {}
-    with _progress() as progress:
+    with new_progress() as progress:
         for split, utterances in manifests.items():
             track = functools.partial(progress.track, description=split)
             measured[split], problems[split] = check_audio(utterances, config, cache, track)
@@ -133,24 +133,6 @@ def _check_writable(data: Path) -> None:
             f"prepare: expected a folder that can be written, got {data} ({error.strerror}); "
             "copy its manifests into another folder, with absolute paths to the audio"
         ) from error
-
-
-def _progress() -> Progress:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    # The table on standard output stays clean; a file gets no bars.
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    )
 
 
 def _make_units(args: argparse.Namespace, texts: Sequence[str]) -> Units:

@@ -1,0 +1,59 @@
+"""The figures of a finished run: counted, from the training's log, and from the evaluations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fairseq_rnnprune import experiment
+
+from .rows import number
+
+Figures = dict[str, Any]
+
+
+def run_figures(checkpoint: Path, log: Path) -> Figures:
+    """Parameters and those kept, the training's seconds, and the final sparsity by type.
+
+    Of a training that leaves no checkpoint or no JSON log, those that there are.
+    """
+    figures: Figures = experiment.count_parameters(checkpoint) if checkpoint.exists() else {}
+    try:
+        rows = experiment.training_rows(log)
+    except ValueError:
+        return figures
+    figures["training_seconds"] = experiment.training_seconds(log)
+    for name, value in rows[-1].items():
+        if name == "sparsity" or name.startswith("sparsity_"):
+            figures[f"final_{name}"] = float(value)
+    return figures
+
+
+def found_figures(
+    patterns: Mapping[str, re.Pattern[str]], outputs: Sequence[tuple[str, str]]
+) -> Figures:
+    """Figures found in the outputs of the evaluations: of each its last match.
+
+    `outputs` are (name, text). Those without a name count as one text; a figure in the output
+    of an evaluation with a name is called NAME_FIGURE. ValueError for one that is in none.
+    """
+    texts: dict[str, str] = {}
+    for name, text in outputs:
+        texts[name] = texts.get(name, "") + text
+    figures: Figures = {}
+    for figure, pattern in patterns.items():
+        matches = {name: pattern.findall(text) for name, text in texts.items()}
+        found = {name: values[-1] for name, values in matches.items() if values}
+        if not found:
+            raise ValueError(
+                f"figures: {figure}: expected {pattern.pattern!r} in the output of the "
+                "evaluations, got none"
+            )
+        for name, value in found.items():
+            as_number = number(value)
+            figures[f"{name}_{figure}" if name else figure] = (
+                value if as_number is None else as_number
+            )
+    return figures
