@@ -147,7 +147,10 @@ def test_two_at_a_time_have_one_thread_each(capsys, tmp_path, monkeypatch):
         "folder = pathlib.Path(sys.argv[1])\n"
         "(folder / 'calls').write_text(os.environ['OMP_NUM_THREADS'])\n"
         # Ends only if another one runs beside it.
-        "while len(list(folder.parent.glob('*/calls'))) < 2: time.sleep(0.01)\n"
+        "for _ in range(3000):\n"
+        "    if len(list(folder.parent.glob('*/calls'))) == 2: raise SystemExit\n"
+        "    time.sleep(0.01)\n"
+        "raise SystemExit('alone')\n"
     )
     status, _, err = sweep(capsys, tmp_path, "--jobs", "2", "--only", "method=dense")
     assert status == 0, err
@@ -310,9 +313,13 @@ def test_what_is_kept_of_a_finished_run(capsys, tmp_path, keep, left):
 
 
 SLOW = """
-import os, pathlib, sys, time
+import os, pathlib, signal, sys, time
 folder = pathlib.Path(sys.argv[1])
-if os.fork() == 0:  # what a training starts must end with it, too
+lock = (folder.parent / "sweep.lock").stat()
+os.fstat(next(n for n in range(3, 99) if os.path.exists(f"/dev/fd/{n}")
+              and os.path.samestat(os.fstat(n), lock)))  # the lock is inherited
+if os.fork() == 0:  # what a training starts must end with it, willing or not
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(60)
 while True:
     (folder / "beat").write_text(str(time.time()))
