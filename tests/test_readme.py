@@ -20,6 +20,7 @@ SMALLER = {
     "--prune-sparsity 0.9": "--prune-sparsity 0.9 --prune-freq 2",
     "calibrate dense/checkpoint_last.pt": "calibrate dense/checkpoint_last.pt --freq 2",
     "--batch-size 32": "--batch-size 8",
+    "bench pruned/checkpoint_last.pt": "bench pruned/checkpoint_last.pt --rounds 3 --seconds 0.1",
 }
 
 
@@ -45,6 +46,8 @@ def test_the_commands(folder):
     assert "Perplexity:" in done.stdout + done.stderr  # fairseq-eval-lm
     assert len(re.findall(r"^H-", done.stdout, re.M)) == 21  # fairseq-generate
     assert "--prune-q" in done.stdout  # rnnprune calibrate
+    assert "all layers" in done.stdout  # rnnprune bench
+    assert (folder / "report.html").exists()
     assert (folder / "pruned" / "checkpoint_last.pt").exists()
 
 
