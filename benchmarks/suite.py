@@ -31,6 +31,10 @@ MEASURED = (
     "fairseq_rnnprune/bench/timing.py",
 )
 SCRIPTS = ("harness.py", "subjects.py")
+MORE = {
+    script: ("fairseq_generate.py", "timed_generate.py")
+    for script in ("generate.py", "translate.py")
+}
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ def jobs() -> Iterator[Job]:
         options = f"--block {rows} {columns} --beam {beam} --prompts {prompts}"
         name = f"generate-h2560-{rows}x{columns}-beam{beam}"
         yield Job("generate", "generate.py", options, (name,))
+    names = tuple(f"translate-h1024-16x4-batch{batch}" for batch in (1, 32))
+    yield Job("translate", "translate.py", "", names)
     for size in ("2x320", "3x2560", "7x1760", "3x3568", "7x2560", "7x3072"):
         yield Job("speech", "speech.py", f"--size {size}", (f"rtf-{size}",))
     for hidden in (384, 512, 656, 1760, 2560):
@@ -105,8 +111,8 @@ def jobs() -> Iterator[Job]:
 
 def same_code(commit: str, script: str) -> bool:
     """Whether what is measured is in this checkout as it was in that commit."""
-    # timed_generate.py belongs to generate.py.
-    files = [*MEASURED, *(f"benchmarks/{name}" for name in (*SCRIPTS, f"*{script}"))]
+    scripts = (*SCRIPTS, script, *MORE.get(script, ()))
+    files = [*MEASURED, *(f"benchmarks/{name}" for name in scripts)]
     command = ["git", "-C", str(ROOT), "diff", "--quiet", commit, "--", *files]
     return subprocess.run(command, capture_output=True).returncode == 0
 
