@@ -78,3 +78,13 @@ def test_every_result_is_complete():
         for key in ("command", "seed", "commit", "machine", "versions", "figures"):
             assert key in result, f"{path.name}: no {key}"
         assert "changes" not in result["commit"], f"{path.name}: code differed from its commit"
+
+
+def test_every_row_of_a_sweep_is_complete():
+    for path in ROOT.glob("examples/*/results/*.jsonl"):
+        for row in map(json.loads, path.read_text().splitlines()):
+            for key in ("name", "axes", "commit", "machine", "versions", "figures"):
+                assert key in row, f"{path.name}: {row['name']}: no {key}"
+            assert "command" in row or "commands" in row
+            assert "seed" in row["axes"], f"{path.name}: {row['name']}: no seed"
+            assert "changes" not in row["commit"], f"{path.name}: code differed from its commit"

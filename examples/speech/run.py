@@ -11,6 +11,7 @@ import math
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 from fairseq_rnnprune.experiment import count_parameters, fairseq, rnnprune, training_seconds
 from fairseq_rnnprune.recipe import Recipe, make_once
@@ -78,10 +79,12 @@ def main() -> None:
         **{
             f"{split}_{rate}": value
             for split in ("test", "valid")
-            for rate, value in error_rates(data, checkpoint, split).items()
+            for rate, value in error_rates(generate(data, checkpoint, split)).items()
         },
         "training_seconds": training_seconds(log),
     }
+    if "--prune-inner" in options:
+        figures |= packed_figures(data, checkpoint)
     path = RECIPE.save(args, options, figures)
     print(f"{args.run}: test CER {figures['test_cer']}, WER {figures['test_wer']}; see {path}")
 
@@ -106,13 +109,36 @@ def prepare(source: Path, work: Path) -> Path:
     return data
 
 
-def error_rates(data: Path, checkpoint: Path, split: str) -> dict[str, float]:
-    """Error rates in percent, decoded greedily without a language model."""
-    output = fairseq(
+def generate(data: Path, checkpoint: Path, split: str, packed: str = "auto") -> str:
+    """What fairseq-generate prints: greedy decoding without a language model."""
+    return fairseq(
         *("generate", data, "--user-dir", RECIPE.user_dir, "--task", "rnnprune_speech"),
         *("--path", checkpoint, "--gen-subset", split, "--batch-size", 16, "--beam", 1),
         *("--scoring", "cer_wer", "--post-process", "letter"),
+        *("--model-overrides", f"{{'packed': '{packed}'}}"),
     )
+
+
+def packed_figures(data: Path, checkpoint: Path) -> dict[str, Any]:
+    """Test error rates by type of weights, and whether dense and packed fp32 give the same text."""
+    choices = ("dense", "fp32", "bf16", "int8")
+    outputs = {choice: generate(data, checkpoint, "test", choice) for choice in choices}
+    rates = {choice: error_rates(output) for choice, output in outputs.items()}
+    return {
+        "cer_by_packed": {choice: found["cer"] for choice, found in rates.items()},
+        "wer_by_packed": {choice: found["wer"] for choice, found in rates.items()},
+        "same_text_packed": texts(outputs["dense"]) == texts(outputs["fp32"]),
+    }
+
+
+def texts(output: str) -> dict[int, str]:
+    """The texts by number of the utterance, of what fairseq-generate printed."""
+    found = re.findall(r"^D-(\d+)\t[^\t]*\t(.*)$", output, re.M)
+    return {int(number): text for number, text in found}
+
+
+def error_rates(output: str) -> dict[str, float]:
+    """Error rates in percent, of what fairseq-generate printed."""
     found = re.search(r"CER: ([\d.]+) WER: ([\d.]+) .*without blanks: ([\d.]+)", output)
     return dict(zip(("cer", "wer", "cer_without_blanks"), map(float, found.groups()), strict=True))
 
