@@ -1,5 +1,6 @@
 """The scripts of the AN4 recipe: fetching, on an archive in the form of the real one; options."""
 
+import ast
 import importlib.util
 import json
 import shlex
@@ -97,6 +98,58 @@ def test_a_work_folder_is_for_one_corpus(recipe, tmp_path, monkeypatch):
     (work / "made_from.json").unlink()
     with pytest.raises(SystemExit, match="name a new --work"):
         recipe.prepare(corpus, work)
+
+
+def spoken(cer, wer, texts):
+    """What fairseq-generate prints of a test set, in the order of its batches."""
+    lines = [f"D-{number}\t-0.5\t{text}\n" for number, text in reversed([*enumerate(texts)])]
+    return "".join(
+        [*lines, f"Generate: CER: {cer} WER: {wer} (2 utterances; CER without blanks: 9.50)\n"]
+    )
+
+
+@pytest.mark.parametrize("other_text", [False, True])
+def test_a_pruned_run_is_tested_packed_as_well(recipe, tmp_path, monkeypatch, other_text):
+    figures, asked = {}, []
+    printed = {
+        "auto": spoken(5.0, 11.0, ["GO", ""]),
+        "dense": spoken(5.0, 11.0, ["GO", ""]),
+        "fp32": spoken(5.0, 11.0, ["GO", "ON" if other_text else ""]),
+        "bf16": spoken(5.5, 11.0, ["GO", "NO"]),
+        "int8": spoken(6.25, 12.5, ["GO", "NO"]),
+    }
+
+    def fairseq(command, *arguments):
+        overrides = ast.literal_eval(arguments[arguments.index("--model-overrides") + 1])
+        asked.append((arguments[arguments.index("--gen-subset") + 1], overrides["packed"]))
+        return printed[overrides["packed"]]
+
+    corpus = make_corpus(tmp_path / "corpus")
+    monkeypatch.setattr(recipe, "fairseq", fairseq)
+    monkeypatch.setattr(recipe, "prepare", lambda *_: corpus)
+    monkeypatch.setattr(recipe, "count_parameters", lambda _: {"parameters": 7})
+    monkeypatch.setattr(recipe, "training_seconds", lambda _: 1.5)
+    monkeypatch.setattr(type(recipe.RECIPE), "train", lambda *_: (tmp_path, tmp_path))
+    save = lambda _, args, options, found: figures.update({args.run: found})  # noqa: E731
+    monkeypatch.setattr(type(recipe.RECIPE), "save", save)
+    for run in ("dense", "blocks-90"):
+        arguments = [run, "--data", str(corpus), "--work", str(tmp_path)]
+        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+        recipe.main()
+    assert asked[:4] == 2 * [("test", "auto"), ("valid", "auto")]
+    assert asked[4:] == [("test", choice) for choice in ("dense", "fp32", "bf16", "int8")]
+    assert figures["dense"] == {
+        "parameters": 7,
+        **{"test_cer": 5.0, "test_wer": 11.0, "test_cer_without_blanks": 9.5},
+        **{"valid_cer": 5.0, "valid_wer": 11.0, "valid_cer_without_blanks": 9.5},
+        "training_seconds": 1.5,
+    }
+    assert figures["blocks-90"] == {
+        **figures["dense"],
+        "cer_by_packed": {"dense": 5.0, "fp32": 5.0, "bf16": 5.5, "int8": 6.25},
+        "wer_by_packed": {"dense": 11.0, "fp32": 11.0, "bf16": 11.0, "int8": 12.5},
+        "same_text_packed": not other_text,
+    }
 
 
 def test_the_plot_is_drawn_from_the_results(tmp_path):
