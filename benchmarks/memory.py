@@ -1,0 +1,167 @@
+"""Memory of a process that transcribes one utterance: with imports only, dense, and packed.
+
+    python benchmarks/memory.py --size 7x2560
+    python benchmarks/memory.py --checkpoint MODEL.pt --name NAME
+
+Every choice is a process of its own, which loads the checkpoint as `rnnprune transcribe` does and
+transcribes some seconds of noise. A size is one of `rnnprune_deepspeech2`, with random weights
+pruned to 90 % in blocks of 16 x 4. Linux only: the figures are the kernel's (/proc/self/status).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+# One thread (set before torch is loaded).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+import soundfile  # noqa: E402
+import torch  # noqa: E402
+from fairseq_generate import USER_DIR, randomise  # noqa: E402
+from harness import RESULTS  # noqa: E402
+from speech import BLOCK, SIZES, Plain, plain_layer, quantize  # noqa: E402
+from torch import nn  # noqa: E402
+
+from fairseq_rnnprune.experiment import (  # noqa: E402
+    count_parameters,
+    fairseq,
+    rnnprune,
+    run,
+    save_result,
+)
+from fairseq_rnnprune.layers import GRU  # noqa: E402
+from fairseq_rnnprune.speech.generator import CTCGenerator  # noqa: E402
+from fairseq_rnnprune.speech.loading import load_speech_model  # noqa: E402
+from fairseq_rnnprune.speech.manifest import Utterance, write_manifest  # noqa: E402
+from fairseq_rnnprune.speech.transcript import transcribe_files  # noqa: E402
+
+RATE = 16_000
+KEYS = {"VmHWM": "peak_mb", "VmRSS": "resident_mb"}
+# torch quantises no RNN with a ReLU: dense-int8 is for GRUs.
+CHOICES = ("imports", "dense", "dense-int8", "fp32", "bf16", "int8")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--size", choices=SIZES)
+    options.add_argument("--checkpoint", type=Path, help="of a trained rnnprune_deepspeech2")
+    options.add_argument("--name", default="checkpoint", help="of the checkpoint's result")
+    options.add_argument("--sparsity", type=float, default=0.9, help="of a size")
+    options.add_argument("--audio-seconds", type=float, default=4.0)
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--work", type=Path, help="folder of a size's model (default: temporary)")
+    options.add_argument("--out", type=Path, default=RESULTS / "memory")
+    options.add_argument("--choice", choices=CHOICES, help="print one choice's figures only")
+    arguments = options.parse_args()
+    if (arguments.size is None) == (arguments.checkpoint is None):
+        options.error("expected either --size or --checkpoint")
+    with tempfile.TemporaryDirectory() as temporary:
+        audio = Path(temporary) / "noise.wav"
+        write_noise(audio, arguments.audio_seconds, arguments.seed)
+        if arguments.choice:
+            print(json.dumps(measure(arguments.choice, arguments.checkpoint, audio)))
+            return
+        name, what = arguments.name, f"--checkpoint MODEL.pt --name {arguments.name}"
+        checkpoint = arguments.checkpoint
+        if arguments.size:
+            name, what = (
+                arguments.size,
+                f"--size {arguments.size} --sparsity {arguments.sparsity:g}",
+            )
+            checkpoint = prepare_model(arguments, arguments.work or Path(temporary))
+        figures = compare(checkpoint, arguments.audio_seconds, arguments.seed)
+    path = save_result(
+        arguments.out,
+        f"memory-{name}",
+        arguments.seed,
+        f"python benchmarks/memory.py {what} --audio-seconds {arguments.audio_seconds:g} "
+        f"--seed {arguments.seed}",
+        figures,
+    )
+    print(f"written to {path}")
+
+
+def compare(checkpoint: Path, seconds: float, seed: int) -> dict[str, Any]:
+    """The figures of every choice, in millions of bytes, those of the imports taken off."""
+    parameters = count_parameters(checkpoint)["parameters"]
+    command = [sys.executable, str(Path(__file__).resolve()), "--checkpoint", str(checkpoint)]
+    command += ["--audio-seconds", str(seconds), "--seed", str(seed), "--choice"]
+    rows = {c: json.loads(run([*command, c]).strip().splitlines()[-1]) for c in CHOICES}
+    figures: dict[str, Any] = {"parameters": parameters, "weights_mb": 4e-6 * parameters}
+    for choice, row in rows.items():
+        if row is None:
+            continue
+        if choice != "imports":
+            row = {key: value - rows["imports"][key] for key, value in row.items()}
+        figures[choice] = row
+        print(f"{choice:10}", "  ".join(f"{key} {value:,.0f}" for key, value in row.items()))
+    return figures
+
+
+def measure(choice: str, checkpoint: Path, audio: Path) -> dict[str, float] | None:
+    """The memory of this process, which transcribes; None for a choice that the model lacks."""
+    if choice == "imports":
+        return resident()
+    dense = choice.startswith("dense")
+    speech = load_speech_model(checkpoint, "dense" if dense else choice)
+    if choice == "dense-int8":
+        if not isinstance(speech.model.rnn, GRU):
+            return None
+        speech.model.rnn = Plain(plain_layer(speech.model.rnn))
+        speech = speech._replace(model=quantize(speech.model, {nn.GRU}))
+    generator = CTCGenerator([speech.model], speech.dictionary)
+    [transcript] = transcribe_files([audio], speech, generator, 1)
+    if isinstance(transcript, ValueError):
+        raise transcript
+    return resident()
+
+
+def resident() -> dict[str, float]:
+    """Resident memory of this process in millions of bytes: the most so far, and now.
+
+    Not getrusage's ru_maxrss: a process inherits that from the one which started it.
+    """
+    status = Path("/proc/self/status").read_text()
+    kib = {key: int(re.search(rf"^{key}:\s+(\d+) kB", status, re.M)[1]) for key in KEYS}
+    return {name: 1024e-6 * kib[key] for key, name in KEYS.items()}
+
+
+def prepare_model(arguments: argparse.Namespace, work: Path) -> Path:
+    """Writes a checkpoint of the task rnnprune_speech with random weights, pruned."""
+    torch.manual_seed(arguments.seed)
+    data = work / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    write_noise(data / "noise.wav", 1.0, arguments.seed)
+    for split in ("train", "valid", "test"):
+        row = Utterance(data / "noise.wav", RATE, "nobody", "GO ON")
+        write_manifest(data / f"{split}.tsv", [row])
+    rnnprune("prepare", data)
+    # One update, which only makes a checkpoint to put other weights into.
+    fairseq(
+        *("train", data, "--user-dir", USER_DIR, "--task", "rnnprune_speech", "--cpu"),
+        *("--arch", f"rnnprune_deepspeech2_{arguments.size}", "--criterion", "ctc"),
+        *("--zero-infinity", "--post-process", "letter", "--optimizer", "sgd", "--lr", 0.1),
+        *("--batch-size", 1, "--required-batch-size-multiple", 1, "--max-update", 1),
+        *("--disable-validation", "--no-save-optimizer-state", "--num-workers", 0),
+        *("--no-epoch-checkpoints", "--save-dir", work),
+    )
+    path = work / "checkpoint_last.pt"
+    randomise(path, BLOCK, arguments.sparsity)
+    return path
+
+
+def write_noise(path: Path, seconds: float, seed: int) -> None:
+    noise = np.random.default_rng(seed).standard_normal(round(seconds * RATE))
+    soundfile.write(path, 0.1 * noise.astype(np.float32), RATE)
+
+
+if __name__ == "__main__":
+    main()
