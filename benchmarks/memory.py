@@ -5,12 +5,14 @@
 
 Every choice is a process of its own, which loads the checkpoint as `rnnprune transcribe` does and
 transcribes some seconds of noise. A size is one of `rnnprune_deepspeech2`, with random weights
-pruned to 90 % in blocks of 16 x 4. Linux only: the figures are the kernel's (/proc/self/status).
+pruned to 90 % in blocks of 16 x 4. The figures are the Linux kernel's
+(/proc/self/status), after glibc has been asked to return what is free for the last of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import re
@@ -44,7 +46,6 @@ from fairseq_rnnprune.speech.manifest import Utterance, write_manifest  # noqa: 
 from fairseq_rnnprune.speech.transcript import transcribe_files  # noqa: E402
 
 RATE = 16_000
-KEYS = {"VmHWM": "peak_mb", "VmRSS": "resident_mb"}
 # torch quantises no RNN with a ReLU: dense-int8 is for GRUs.
 CHOICES = ("imports", "dense", "dense-int8", "fp32", "bf16", "int8")
 
@@ -125,13 +126,19 @@ def measure(choice: str, checkpoint: Path, audio: Path) -> dict[str, float] | No
 
 
 def resident() -> dict[str, float]:
-    """Resident memory of this process in millions of bytes: the most so far, and now.
+    """Resident memory of this process in millions of bytes: the most so far, now, and in use.
 
-    Not getrusage's ru_maxrss: a process inherits that from the one which started it.
+    In use is what is left when the C library has returned to the system what it keeps of freed
+    memory. Not getrusage's ru_maxrss: a process inherits that from the one which started it.
     """
-    status = Path("/proc/self/status").read_text()
-    kib = {key: int(re.search(rf"^{key}:\s+(\d+) kB", status, re.M)[1]) for key in KEYS}
-    return {name: 1024e-6 * kib[key] for key, name in KEYS.items()}
+
+    def kernel(key: str) -> float:
+        status = Path("/proc/self/status").read_text()
+        return 1024e-6 * int(re.search(rf"^{key}:\s+(\d+) kB", status, re.M)[1])
+
+    found = {"peak_mb": kernel("VmHWM"), "resident_mb": kernel("VmRSS")}
+    ctypes.CDLL(None).malloc_trim(0)
+    return {**found, "used_mb": kernel("VmRSS")}
 
 
 def prepare_model(arguments: argparse.Namespace, work: Path) -> Path:
