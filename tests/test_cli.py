@@ -86,7 +86,7 @@ def test_a_log_found_beside_a_dense_model_is_passed_over(capsys, dense, tmp_path
         (["calibrate", "SPARSE"], "expected a dense model, got .* recurrent .* 66.7% zeros"),
         (["calibrate", "SPARSE", "--types", "linear"], "expected weights of type linear, got a"),
         (["calibrate", "DENSE", "--types", "embedding"], "expected weights of type embedding"),
-        (["calibrate", "DENSE", "--sparsity", "1"], r"quantile_of: expected a sparsity in \(0, 1\)"),
+        (["calibrate", "DENSE", "--sparsity", "1"], r"of: expected a sparsity in \(0, 1\)"),
         (["calibrate", "DENSE", "--freq", "5000"], "expected a mask update between start=400"),
         (["calibrate", "DENSE", "--freq", "often"], "argument --freq: invalid int value: 'often'"),
         (["calibrate", "DENSE", "--epochs", "0"], "expected a run of updates >= 1 and epochs > 0"),

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from fairseq.data import Dictionary
 from sparse_samples import pruned
 
-from fairseq_rnnprune.layers.packing import Packable
+from fairseq_rnnprune.layers.packable import Packable
 from fairseq_rnnprune.models.attention import Attention, Memory
 from fairseq_rnnprune.models.gru_seq2seq import SIZES, GRUSeq2Seq, GRUSeq2SeqConfig, named_size
 from fairseq_rnnprune.pruning import read_tag

@@ -5,6 +5,7 @@ from .gru import GRU
 from .lengths import valid_frames
 from .linear import Linear
 from .lookahead import Lookahead
+from .packable import release_dense
 from .packing import PACKED_CHOICES, choose_block_shape, explain_packing
 from .rnn import CEILING, ClippedRNN
 
@@ -18,5 +19,6 @@ __all__ = [
     "Lookahead",
     "choose_block_shape",
     "explain_packing",
+    "release_dense",
     "valid_frames",
 ]

@@ -13,7 +13,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from fairseq_rnnprune.sparse import SparseGRU, check_lengths, choose_block_shape
 
 from .lengths import last_valid, reverse_valid, valid_frames
-from .packing import Packable, check_choice
+from .packable import Packable
+from .packing import check_choice
 
 
 class GRU(Packable, nn.GRU):

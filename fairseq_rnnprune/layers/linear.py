@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from fairseq_rnnprune.sparse import SparseLinear, choose_block_shape
 
-from .packing import Packable, check_choice
+from .packable import Packable
+from .packing import check_choice
 
 
 class Linear(Packable, nn.Linear):

@@ -1,4 +1,4 @@
-"""How a layer runs at inference: one place decides, packs and says why.
+"""How a layer should run at inference: one place decides and says why.
 
 The choice is the layer's option `packed`. While that is "auto", the environment variable
 RNNPRUNE_PACKED, if set, takes its place; any other option wins over the variable.
@@ -6,23 +6,19 @@ RNNPRUNE_PACKED, if set, takes its place; any other option wins over the variabl
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairseq_rnnprune.sparse import (
     BlockSparseMatrix,
-    SparseLinear,
     choose_block_shape,
     explain,
     stored_values,
 )
-
-logger = logging.getLogger(__name__)
 
 ENVIRONMENT = "RNNPRUNE_PACKED"
 PACKED_CHOICES = ("auto", "dense", "fp32", "bf16", "int8")
@@ -93,62 +89,6 @@ def reason_to_stay_dense(
     return None
 
 
-class Packable(nn.Module):
-    """What prunable layers share: dense parameters and, once packed, a copy of them that runs.
-
-    Parameters and state dict are the same before and after packing. The copy does not follow a
-    change of them, so training mode and loading a state dict drop it.
-    """
-
-    packed: str
-    sparse: nn.Module | None
-    # Row groups that no block may straddle.
-    _gates = 1
-    _recurrent = False
-
-    def _weights(self) -> list[Tensor]:
-        """Every weight [M, K] that the packed copy holds."""
-        raise NotImplementedError
-
-    def _packed_copy(self, dtype: torch.dtype) -> nn.Module:
-        """The layer with its weights packed as `dtype`."""
-        raise NotImplementedError
-
-    def pack(self, choice: str | None = None, name: str = "") -> None:
-        """Packs the layer for inference or leaves it dense, and logs which of both and why.
-
-        choice: one of PACKED_CHOICES; None asks the option `packed`, then the environment. fp32,
-        bf16 and int8 always pack; auto packs fp32 where that is faster, on GPUs where it is thought
-        to be. ValueError for another choice and for weights with NaN or inf.
-        """
-        choice = resolve_choice(self.packed) if choice is None else check_choice(choice, "choice")
-        self.sparse, outcome = self._pack_as(choice)
-        logger.info("%s (packed=%s): %s", name or type(self).__name__, choice, outcome)
-
-    def _pack_as(self, choice: str) -> tuple[nn.Module | None, str]:
-        """The packed copy, or None to stay dense, and a line that describes or explains it."""
-        if reason := _reason_before_packing(choice, self._weights(), self._gates, self._recurrent):
-            return None, reason
-        sparse = self._packed_copy(DTYPES[choice])
-        matrices = [part.W for part in sparse.modules() if isinstance(part, SparseLinear)]
-        is_packed, outcome = _describe(matrices, choice)
-        return sparse if is_packed else None, outcome
-
-    def make_generation_fast_(self, name: str = "", **kwargs: Any) -> None:
-        """fairseq's hook, called when a loaded model is about to generate: packs the layer."""
-        self.pack(name=name)
-
-    def train(self, mode: bool = True) -> Packable:
-        """As in torch; training drops the packed copy."""
-        if mode:
-            self.sparse = None
-        return super().train(mode)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.sparse = None
-        super()._load_from_state_dict(*args, **kwargs)
-
-
 def explain_packing(
     weights: Sequence[Tensor],
     gates: int = 1,
@@ -160,26 +100,28 @@ def explain_packing(
     `recurrent` says whether the layer is; None: if it has several gates.
     """
     recurrent = gates > 1 if recurrent is None else recurrent
-    if reason := _reason_before_packing(choice, weights, gates, recurrent):
+    if reason := reason_before_packing(choice, weights, gates, recurrent):
         return False, reason
     dtype = DTYPES[choice]
     matrices = []
     for weight in weights:
         shape = choose_block_shape(weight, gates, dtype, recurrent)
         matrices.append(BlockSparseMatrix.from_dense(weight, shape, dtype, gates))
-    return _describe(matrices, choice)
+    return describe(matrices, choice)
 
 
-def _reason_before_packing(
+def reason_before_packing(
     choice: str, weights: Sequence[Tensor], gates: int, recurrent: bool
 ) -> str | None:
+    """Why a layer of these weights stays dense, as far as it can be told before packing."""
     if choice == "dense":
         return "stays dense"
     reason = reason_to_stay_dense(weights, gates, recurrent) if choice == "auto" else None
     return f"stays dense, {reason}" if reason else None
 
 
-def _describe(matrices: Sequence[BlockSparseMatrix], choice: str) -> tuple[bool, str]:
+def describe(matrices: Sequence[BlockSparseMatrix], choice: str) -> tuple[bool, str]:
+    """Whether packed matrices are to run, and how they do or why not."""
     found = [placement(matrix) for matrix in matrices]
     if choice == "auto" and any(backend == "reference" for backend, _ in found):
         return False, f"stays dense, no fast backend runs on {matrices[0].device}"

@@ -13,7 +13,8 @@ from fairseq_rnnprune.sparse import SparseRNN, check_lengths, choose_block_shape
 
 from .batch_norm import FrameBatchNorm
 from .lengths import last_valid, reverse_valid, valid_frames
-from .packing import Packable, check_choice
+from .packable import Packable
+from .packing import check_choice
 
 # min(max(x, 0), 20) (arXiv 1512.02595, section 3.1).
 CEILING = 20.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +12,7 @@ from fairseq import checkpoint_utils
 
 import fairseq_rnnprune.plugin  # noqa: F401
 from fairseq_rnnprune.checkpoint import Checkpoint, read_checkpoint
+from fairseq_rnnprune.layers import release_dense
 
 from .config import SpeechConfig
 from .fusion import KenLanguageModel, LanguageModel, RecurrentLanguageModel
@@ -93,4 +96,13 @@ def _load(path: Path, overrides: dict[str, Any]) -> tuple[Any, Any]:
         ) from error
     model = models[0].float().cpu()
     model.make_generation_fast_(beamable_mm_beam_size=None, need_attn=False)
+    # The model is only run from here on: what was packed need not be kept twice.
+    release_dense(model)
+    _return_freed_memory()
     return model, task
+
+
+def _return_freed_memory() -> None:
+    """Gives back what loading and packing have freed: the C library of Linux would keep it."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,108 @@
+"""What prunable layers share: packing for inference, and what must not happen afterwards."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fairseq_rnnprune.sparse import SparseLinear
+
+from .packing import DTYPES, check_choice, describe, reason_before_packing, resolve_choice
+
+logger = logging.getLogger(__name__)
+
+
+class Packable(nn.Module):
+    """What prunable layers share: dense parameters and, once packed, a copy of them that runs.
+
+    Parameters and state dict are the same before and after packing. The copy does not follow a
+    change of them, so training mode and loading a state dict drop it. `release_dense` is for who
+    only runs the copy: it drops the parameters instead.
+    """
+
+    packed: str
+    sparse: nn.Module | None
+    is_released = False
+    # Row groups that no block may straddle.
+    _gates = 1
+    _recurrent = False
+
+    def _weights(self) -> list[Tensor]:
+        """Every weight [M, K] that the packed copy holds."""
+        raise NotImplementedError
+
+    def _packed_copy(self, dtype: torch.dtype) -> nn.Module:
+        """The layer with its weights packed as `dtype`."""
+        raise NotImplementedError
+
+    def pack(self, choice: str | None = None, name: str = "") -> None:
+        """Packs the layer for inference or leaves it dense, and logs which of both and why.
+
+        choice: one of PACKED_CHOICES; None asks the option `packed`, then the environment. fp32,
+        bf16 and int8 always pack; auto packs fp32 where that is faster, on GPUs where it is thought
+        to be. ValueError for another choice and for weights with NaN or inf.
+        """
+        choice = resolve_choice(self.packed) if choice is None else check_choice(choice, "choice")
+        self._check_has_dense("pack")
+        self.sparse, outcome = self._pack_as(choice)
+        logger.info("%s (packed=%s): %s", name or type(self).__name__, choice, outcome)
+
+    def _pack_as(self, choice: str) -> tuple[nn.Module | None, str]:
+        """The packed copy, or None to stay dense, and a line that describes or explains it."""
+        if reason := reason_before_packing(choice, self._weights(), self._gates, self._recurrent):
+            return None, reason
+        sparse = self._packed_copy(DTYPES[choice])
+        matrices = [part.W for part in sparse.modules() if isinstance(part, SparseLinear)]
+        is_packed, outcome = describe(matrices, choice)
+        return sparse if is_packed else None, outcome
+
+    def make_generation_fast_(self, name: str = "", **kwargs: Any) -> None:
+        """fairseq's hook, called when a loaded model is about to generate: packs the layer."""
+        self.pack(name=name)
+
+    def train(self, mode: bool = True) -> Packable:
+        """As in torch; training drops the packed copy."""
+        if mode:
+            self._check_has_dense("train")
+            self.sparse = None
+        return super().train(mode)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._check_has_dense("load_state_dict")
+        self.sparse = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._check_has_dense("state_dict")
+        super()._save_to_state_dict(*args, **kwargs)
+
+    def _check_has_dense(self, action: str) -> None:
+        if self.is_released:
+            raise ValueError(
+                f"{action}: expected a layer with its dense weights, got one of which "
+                "release_dense has left the packed ones; load the model anew"
+            )
+
+
+def release_dense(model: nn.Module) -> int:
+    """Frees the dense weights of packed layers that only they use; returns the bytes freed.
+
+    For a process that does nothing but run the model: its packed layers can no longer be packed
+    anew, trained, saved or loaded into (ValueError). Biases stay, and so do tied weights.
+    """
+    uses = Counter(id(p) for m in model.modules() for p in m._parameters.values())
+    freed = 0
+    for layer in model.modules():
+        if not isinstance(layer, Packable) or layer.sparse is None or layer.is_released:
+            continue
+        weights = [p for name, p in layer.named_parameters(recurse=False) if "weight" in name]
+        own = [p for p in weights if uses[id(p)] == 1]
+        for parameter in own:
+            freed += parameter.nbytes
+            parameter.data = parameter.data.new_empty(0)
+        layer.is_released = bool(own)
+    return freed
