@@ -329,9 +329,13 @@ while True:
 
 def start(folder, *more):
     command = [sys.executable, "-m", "fairseq_rnnprune.cli", *arguments(folder, *more)]
-    return subprocess.Popen(
-        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # Tests that run in the background inherit that Ctrl-C is ignored.
+    return subprocess.Popen([*map(str, command)], **pipes, preexec_fn=attend_to_ctrl_c)
+
+
+def attend_to_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(condition, seconds=120):
@@ -349,7 +353,10 @@ def test_a_sweep_that_is_ended_ends_its_commands_and_goes_on_later(capsys, tmp_p
     with start(tmp_path) as process:
         wait_for(beat.exists)
         process.send_signal(number)
-        err = process.communicate(timeout=30)[1]
+        try:
+            err = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
     if number == signal.SIGKILL:
         assert process.returncode == -number
     else:
