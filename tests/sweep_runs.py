@@ -34,6 +34,10 @@ figures: {test_cer: 'CER: ([\\d.]+)', said: 'of (\\w+)'}
 """
 
 
+# The names of its runs, in order.
+ALL = ["dense-0-s1", "dense-0-s2", "cubic-0.8-s1", "cubic-0.9-s1"]
+
+
 def write_grid(folder, text=GRID):
     """Writes a grid, the training and its data; returns the grid's file."""
     (folder / "training.py").write_text(TRAINING)

@@ -28,6 +28,12 @@ def test_a_block_shrinks_as_one():
     assert weight[:2, 2:].abs().max() == 0 and weight[2:].abs().max() == 0
 
 
+def test_l1_shrinks_single_weights_whatever_the_blocks():
+    weight = torch.tensor([[3.0, -2.0], [0.5, -0.25]])
+    shrink(masked(weight, (2, 2)), "l1", 0.5)
+    assert weight.tolist() == [[2.5, -1.5], [0.0, 0.0]]
+
+
 def test_a_ragged_block_shrinks_by_its_own_size():
     weight = torch.tensor([[2.0, 2.0, 2.0]])
     shrink(masked(weight, (1, 2)), "group-lasso", 0.5)

@@ -225,6 +225,16 @@ def test_every_method_reaches_its_sparsity_and_resumes_exactly(data, tmp_path, m
     assert_same(masks(state), masks(resumed))
 
 
+def test_a_penalty_ends_when_masks_are_final(data, tmp_path, monkeypatch):
+    from fairseq_rnnprune.optim import pruned as module
+
+    amounts = []
+    monkeypatch.setattr(module, "shrink", lambda w, penalty, amount: amounts.append(amount))
+    run_train(data, tmp_path, *PRUNED, *shlex.split(METHODS["l1"]))
+    # Three weights, after each of the updates 0 to 5; the learning rate is 0.01.
+    assert amounts == pytest.approx([0.01 * 0.1] * 3 * 6)
+
+
 def test_resuming_with_pruned_diagonals_is_refused(data, pruned, tmp_path):
     restore = ("--restore-file", str(pruned[0] / "checkpoint_last.pt"), "--max-update", "20")
     with pytest.raises(ValueError, match="use --prune-keep-diagonal as before"):
