@@ -18,6 +18,7 @@ from speech_runs import prepare_corpus, run_generate
 from transcribe_runs import damaged_files, lines_of, make_command, train_talkative
 
 from fairseq_rnnprune.speech.generator import CTCGenerator
+from fairseq_rnnprune.speech.loading import load_speech_model
 from fairseq_rnnprune.speech.transcribe import add_transcribe
 from fairseq_rnnprune.speech.transcript import find_words
 
@@ -49,6 +50,12 @@ def test_it_says_what_fairseq_generate_says(run, data, model, capfd, more):
         " ".join(text.split()) for text in expected
     ]
     assert len(set(expected)) > 4, "the models must have something to say"
+
+
+def test_it_holds_packed_weights_once(model):
+    layer = load_speech_model(model, "fp32").model.rnn
+    assert layer.sparse is not None and layer.is_released
+    assert load_speech_model(model, "dense").model.state_dict()
 
 
 def test_the_checkpoint_is_all_that_it_needs(run, data, model, tmp_path):
