@@ -3,7 +3,8 @@
     python examples/comparison/step_time.py results/an4.jsonl --work WORK
 
 Writes results/an4-steps.jsonl: every row of the sweep whose checkpoint is in WORK, its figures
-joined by those of `rnnprune bench` for all recurrent layers. Run it on an idle machine; all models
+joined by those of `rnnprune bench` for all recurrent layers, and by the updates between which its
+training went from 30 to 89 % sparsity, as far as it did. Run it on an idle machine; all models
 are measured in one go, and a file that is there is replaced.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_rnnprune.experiment import environment, rnnprune
+from fairseq_rnnprune.report.trainlog import read_train_log
 from fairseq_rnnprune.sweep.rows import read_rows
 
 FIGURES = ("us", "stored_bytes", "read_bytes", "multiply_adds", "over_best")
@@ -58,7 +60,7 @@ def measure(row: dict[str, Any], work: Path, seconds: float) -> dict[str, Any] |
         for figure in FIGURES
     }
     print(f"{row['name']}: {figures['dense_us']:.1f} us dense, {figures['auto_us']:.1f} auto")
-    figures |= {"nonzeros": recurrent["nonzeros"]}
+    figures |= {"nonzeros": recurrent["nonzeros"], **pace(checkpoint.with_name("train.log"))}
     command = "python examples/comparison/step_time.py RESULTS.jsonl --work WORK"
     return {
         **{name: row[name] for name in ("name", "axes")},
@@ -67,6 +69,20 @@ def measure(row: dict[str, Any], work: Path, seconds: float) -> dict[str, Any] |
         **environment(),
         "figures": row["figures"] | figures,
     }
+
+
+def pace(log: Path) -> dict[str, int]:
+    """The first logged updates with 30 and with 89 % sparsity; none if the last was not reached."""
+    try:
+        curve = read_train_log(log).curves["sparsity"]
+    except ValueError:
+        # A dense training.
+        return {}
+    found = {
+        f"update_at_{percent}": next((n for n, s in curve.items() if s >= percent / 100), None)
+        for percent in (30, 89)
+    }
+    return found if found["update_at_89"] is not None else {}
 
 
 if __name__ == "__main__":

@@ -102,6 +102,8 @@ def main() -> None:
         **count_parameters(checkpoint),
         **final_sparsity(log),
         "test_bleu": bleu_by_packed[packed],
+        # Of the last epoch, with dropout.
+        "training_perplexity": float(training_rows(log)[-1]["ppl"]),
         "training_seconds": training_seconds(log),
     }
     if is_pruned:
