@@ -37,7 +37,15 @@ template <class F> double least_us(F call) {
     return least;
 }
 
-typedef float V __attribute__((vector_size(64), aligned(4), may_alias));
+// As wide as a register: compilers split wider ones badly.
+#ifdef __AVX512F__
+enum { WIDTH = 64 };
+#elif defined(__AVX__)
+enum { WIDTH = 32 };
+#else
+enum { WIDTH = 16 };
+#endif
+typedef float V __attribute__((vector_size(WIDTH), aligned(4), may_alias));
 
 // Bytes are a multiple of 512, so that eight sums hide what an addition takes.
 double read_us(size_t bytes) {
@@ -45,10 +53,10 @@ double read_us(size_t bytes) {
     volatile float result;
     return least_us([&] {
         V a{}, b{}, c{}, d{}, e{}, f{}, g{}, h{};
-        for (const V *p = (const V *)data.data(), *end = p + bytes / 64; p != end; p += 8)
+        for (const V *p = (const V *)data.data(), *end = p + bytes / WIDTH; p != end; p += 8)
             a += p[0], b += p[1], c += p[2], d += p[3], e += p[4], f += p[5], g += p[6], h += p[7];
         a += b + c + d + e + f + g + h;
-        result = a[0] + a[15];
+        result = a[0] + a[WIDTH / 4 - 1];
     });
 }
 

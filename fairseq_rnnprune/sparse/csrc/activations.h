@@ -72,7 +72,7 @@ static void quantise(const Matrix &m, int first, int last, const float *x,
             const V v = left < LANES ? load_some(from + 4 * j, left) : load(from + 4 * j);
             const V level = clamp(v * factor, 127.0f);
             // NaN becomes some byte: its scale, or the state that a unit hands on, tells of it.
-            const Bytes bytes = __builtin_convertvector((VI)(level + ROUND) + 128, Bytes);
+            const Bytes bytes = __builtin_convertvector((VI)(level + ROUND) + ZERO, Bytes);
             if (B == 1 && j + LANES / 4 <= last) {
                 __builtin_memcpy(to + (size_t)j * 4, &bytes, LANES);
                 continue;

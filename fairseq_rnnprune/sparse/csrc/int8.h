@@ -1,23 +1,24 @@
 // int8 blocks of 16 x 4 times 8-bit activations. Included once per instruction set (see body.h).
 //
 // Four columns of a row are the four bytes of one lane, which is what the dot-product instructions
-// multiply and add. These want one factor unsigned: activations are stored as x / scale + 128, and
-// Matrix::offsets is what the 128 adds to a row. The sums are exact in int32, the same everywhere.
+// multiply and add. Those of AVX-512 want one factor unsigned: activations are stored as
+// x / scale + ZERO, and Matrix::offsets is what a ZERO of 128 adds to a row. The sums are exact in
+// int32, the same everywhere.
+
+static constexpr int ZERO = LANES == 8 ? 0 : 128;
 
 #if LANES == 16
 static INLINE VI dot4(VI sum, const int8_t *w, int32_t x) {
     return (VI)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(x), _mm512_loadu_si512(w));
 }
 #elif LANES == 8
-// 8-bit products of pairs may not fit into 16 bits, so bytes are widened first.
+// Pairs of products are added up in 16 bits, saturating: two of 255 * 127 would not fit, two of
+// 128 * 127 do, so the sign of a weight moves to its activation, which is -127 at least.
 static INLINE VI dot4(VI sum, const int8_t *w, int32_t x) {
-    const __m256i wide_x = _mm256_cvtepu8_epi16(_mm_set1_epi32(x));
-    const __m256i low = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w));
-    const __m256i high = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(w + 16)));
-    // Sums of pairs, in each 128 bits two rows of low and then two rows of high.
-    const __m256i pairs = _mm256_hadd_epi32(_mm256_madd_epi16(low, wide_x),
-                                            _mm256_madd_epi16(high, wide_x));
-    return sum + (VI)_mm256_permute4x64_epi64(pairs, 0xd8);
+    const __m256i weights = _mm256_loadu_si256((const __m256i *)w);
+    const __m256i signed_x = _mm256_sign_epi8(_mm256_set1_epi32(x), weights);
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), signed_x);
+    return sum + (VI)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 #else
 static INLINE VI dot4(VI sum, const int8_t *w, int32_t x) {
@@ -59,7 +60,7 @@ struct IntegerBlock {
                 add(exact[u], w, x + (size_t)columns[k + u] * (4 * B));
         for (; k < n; k++, w += 64) add(exact[0], w, x + (size_t)columns[k] * (4 * B));
         for (int s = 0; s < SUMS; s++) {
-            const VI offset = load_int32(m.offsets + panel * 16 + s * LANES);
+            const VI offset = ZERO ? load_int32(m.offsets + panel * 16 + s * LANES) : VI{};
             for (int b = 0; b < B; b++) {
                 for (int u = 1; u < U; u++) exact[0][s][b] += exact[u][s][b];
                 sum[s][b] = __builtin_convertvector(exact[0][s][b] - offset, V) * x_scales[b];

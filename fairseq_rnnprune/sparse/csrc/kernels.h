@@ -47,7 +47,7 @@ enum { SHAPES = 5 };
 
 // Activations x [B, K] as a kernel reads them: [tiles, block columns, tile, block_columns], so that
 // what a block needs of a whole tile of the batch is contiguous. Beyond B and K there are zeros.
-// data is float, or uint8 with x = (data - 128) * scales[b] for the integer kernel.
+// data is float, or bytes with x = (data - ZERO) * scales[b] for the integer kernel (int8.h).
 struct Activations {
     const void *data;
     const float *scales;  // [tiles * tile]

@@ -3,12 +3,12 @@
 // Vector registers that may hold sums; the others hold weights and activations.
 enum { SUM_REGISTERS = LANES == 16 ? 16 : 8 };
 
+// Columns of 16 bfloat16 rows without widening them: of each 4 bytes, a shift leaves the lower row as
+// a float and a mask the upper one. So the sums are of even and of odd rows.
 #if LANES == 16
-// Two columns of 16 bfloat16 rows at a time, without widening them: of each 4 bytes, a shift leaves
-// the lower row as a float and a mask the upper one. So the sums are of even and of odd rows, in
-// each half of the lanes those of one column.
-static INLINE V add_bfloat_pairs(const uint16_t *w, const uint16_t *columns, int n,
-                                 const float *x) {
+// Two columns at a time, one in each half of the lanes.
+static INLINE void add_bfloat_columns(V (&sum)[1][1], const uint16_t *w, const uint16_t *columns,
+                                      int n, const float *x) {
     V even[2] = {}, odd[2] = {};
     int k = 0;
     const auto add = [&](int i, VI pair, V factors) {
@@ -38,7 +38,29 @@ static INLINE V add_bfloat_pairs(const uint16_t *w, const uint16_t *columns, int
     const __m512 even_rows = _mm512_castps256_ps512(halves(even[0] + even[1]));
     const __m512 odd_rows = _mm512_castps256_ps512(halves(odd[0] + odd[1]));
     const __m512i order = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    return (V)_mm512_permutex2var_ps(even_rows, order, odd_rows);
+    sum[0][0] = (V)_mm512_permutex2var_ps(even_rows, order, odd_rows);
+}
+#elif LANES == 8
+static INLINE void add_bfloat_columns(V (&sum)[2][1], const uint16_t *w, const uint16_t *columns,
+                                      int n, const float *x) {
+    constexpr int U = 4;
+    V even[U] = {}, odd[U] = {};
+    const auto add = [&](int i, int k) {
+        VI pair = load_int32((const int32_t *)(w + 16 * k));
+        asm("" : "+x"(pair));
+        const V factor = broadcast(x[columns[k]]);
+        even[i] += (V)(pair << 16) * factor;
+        odd[i] += (V)(pair & ~0xffff) * factor;
+    };
+    int k = 0;
+    for (; k + U <= n; k += U)
+        for (int u = 0; u < U; u++) add(u, k + u);
+    for (; k < n; k++) add(0, k);
+    const __m256 e = (__m256)((even[0] + even[1]) + (even[2] + even[3]));
+    const __m256 o = (__m256)((odd[0] + odd[1]) + (odd[2] + odd[3]));
+    const __m256 low = _mm256_unpacklo_ps(e, o), high = _mm256_unpackhi_ps(e, o);
+    sum[0][0] = (V)_mm256_permute2f128_ps(low, high, 0x20);
+    sum[1][0] = (V)_mm256_permute2f128_ps(low, high, 0x31);
 }
 #endif
 
@@ -89,11 +111,9 @@ template <class T, int R, int C> struct FloatBlock {
                             const float *) {
         const int k = m.pointers[panel], n = m.pointers[panel + 1] - k;
         const T *w = (const T *)m.values + (size_t)k * (R * C);
-#if LANES == 16
-        if constexpr (R == 16 && C == 1 && B == 1 && std::is_same_v<T, uint16_t>) {
-            sum[0][0] = add_bfloat_pairs(w, m.columns + k, n, x);
-            return;
-        }
+#if LANES > 4
+        if constexpr (R == 16 && C == 1 && B == 1 && std::is_same_v<T, uint16_t>)
+            return add_bfloat_columns(sum, w, m.columns + k, n, x);
 #endif
         add_blocks<B>(sum, w, m.columns + k, n, x);
     }
@@ -133,17 +153,19 @@ static void rows_in_tiles(const Matrix &m, int first, int last, const Activation
     const auto activations = (const typename Block::Activation *)x.data;
     for (int g = 0; g < m.gates; g++) {
         int p = first;
-#if LANES == 16
+#if LANES > 4
         // One by one, panels so small would spend as long on adding up lanes as on products.
-        if constexpr (B == 1 && R == 4 && sizeof(typename Block::Value) > 1)
-            for (; p + 4 <= last && (p + 4) * R <= height; p += 4) {
-                V sum[4][1][1];
-                for (int i = 0; i < 4; i++)
+        constexpr int PANELS = LANES / R;
+        if constexpr (B == 1 && Block::COLUMNS == 4 && PANELS > 0 && SUMS * PANELS == 4 &&
+                      sizeof(typename Block::Value) > 1)
+            for (; p + PANELS <= last && (p + PANELS) * R <= height; p += PANELS) {
+                V sum[PANELS][SUMS][1];
+                for (int i = 0; i < PANELS; i++)
                     Block::template sums<1>(sum[i], m, g * panels + p + i, activations, nullptr);
-                sum[0][0][0] =
-                    sums_of_4(sum[0][0][0], sum[1][0][0], sum[2][0][0], sum[3][0][0]);
+                const auto part = [&](int i) { return sum[i / SUMS][i % SUMS][0]; };
+                V rows[1][1] = {{sums_of_4(part(0), part(1), part(2), part(3))}};
                 const int row = g * height + p * R;
-                store_rows(sum[0], nullptr, bias ? bias + row : nullptr, y + row, m.rows);
+                store_rows(rows, nullptr, bias ? bias + row : nullptr, y + row, m.rows);
             }
 #endif
         for (; p < last; p++) {

@@ -111,8 +111,8 @@ template <int N> static INLINE void store_sums(float *p, V v) {
     }
 }
 
+// Lane LANES / 4 * i + j of the result is the sum of lanes 4j to 4j + 3 of vector i.
 #if LANES == 16
-// Lane 4i + j of the result is the sum of lanes 4j to 4j + 3 of vector i.
 static INLINE V sums_of_4(V a, V b, V c, V d) {
     const auto pairs = [](V v, V w) {
         return _mm512_add_ps(_mm512_unpacklo_ps((__m512)v, (__m512)w),
@@ -121,5 +121,10 @@ static INLINE V sums_of_4(V a, V b, V c, V d) {
     const __m512d ab = (__m512d)pairs(a, b), cd = (__m512d)pairs(c, d);
     const V sums = (V)_mm512_unpacklo_pd(ab, cd) + (V)_mm512_unpackhi_pd(ab, cd);
     return permute(sums, LANE % 4 * 4 + LANE / 4);
+}
+#elif LANES == 8
+static INLINE V sums_of_4(V a, V b, V c, V d) {
+    const __m256 ab = _mm256_hadd_ps(a, b), cd = _mm256_hadd_ps(c, d);
+    return permute(_mm256_hadd_ps(ab, cd), LANE % 2 * 4 + LANE / 2);
 }
 #endif
