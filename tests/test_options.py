@@ -98,7 +98,7 @@ def test_help_explains_every_option(capsys):
         assert f"--prune-{option} " in text
     for option in ("sparsity", "max-sparsity", "min-sparsity", "types", "block-shape", "score"):
         assert f"--prune-{option} " in text
-    for option in ("keep-diagonal", "penalty", "penalty-strength"):
+    for option in ("allocation", "keep-diagonal", "penalty", "penalty-strength"):
         assert f"--prune-{option} " in text
     assert "default nag: 0.99; sgd: 0.0" in text
     assert "default: 25%" in text

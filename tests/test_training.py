@@ -207,6 +207,8 @@ METHODS = {
     "group lasso": "--prune-schedule ramp --prune-ramp 4 --prune-block-shape 2,2 "
     "--prune-penalty group-lasso --prune-penalty-strength 0.1",
     "random": "--prune-score random",
+    "global": "--prune-allocation global",
+    "lamp in blocks": "--prune-allocation lamp --prune-block-shape 2,2 --prune-score l2",
     "LPCNet's": "--prune-keep-diagonal --prune-block-shape 2,2 --prune-types recurrent "
     "--prune-sparsity 0.9/0.9/0.6",
 }
@@ -257,6 +259,8 @@ BAD = [
     (["--prune-start", "8", "--prune-end", "4"], "0 <= start < end, got start=8, end=4"),
     (["--prune-start", "soon"], "--prune-start: expected updates .* got 'soon'"),
     (["--prune-schedule", "ramp", "--prune-score", "random"], "got random; take max, mean or l2"),
+    (["--prune-allocation", "lamp", "--prune-schedule", "ramp"], "with lamp allocation, got Quant"),
+    (["--prune-allocation", "global", "--prune-sparsity", "0.9/0.9/0.8"], "give a .* single spars"),
     (["--prune-min-sparsity", "0.96"], r"min_sparsity in \[0, max_sparsity = 0.95\], got 0.96"),
     (["--prune-penalty-strength", "0"], "--prune-penalty-strength: expected more than 0, got 0"),
     (["--prune-sparsity", "0.9/0.8"], "expected 3 sparsities, one per gate of"),

@@ -9,7 +9,7 @@ from typing import List, Optional
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
-from fairseq_rnnprune.pruning import PENALTIES, SCORES, TYPES
+from fairseq_rnnprune.pruning import ALLOCATIONS, PENALTIES, SCORES, TYPES
 
 
 @dataclass
@@ -100,6 +100,14 @@ class PruningOptions(FairseqDataclass):
         metadata={
             "help": "importance of a block: max |w|, mean |w|, l2 norm or random, a baseline "
             "(default: max)"
+        },
+    )
+    prune_allocation: ChoiceEnum(list(ALLOCATIONS)) = field(
+        default="uniform",
+        metadata={
+            "help": "which matrix gives how much of the sparsity: uniform, each its target; "
+            "global, the lowest scores of all (arXiv 1606.09274); lamp, the lowest relative to "
+            "what is left of their matrix (arXiv 2010.07611) (default: uniform)"
         },
     )
     prune_keep_diagonal: bool = field(

@@ -80,6 +80,7 @@ class PrunedOptimizer(FairseqOptimizer):
             self.cfg.prune_max_sparsity,
             self.cfg.prune_min_sparsity,
             self.cfg.prune_keep_diagonal,
+            self.cfg.prune_allocation,
         )
         self._epoch_length = epoch_length
         for type_ in self._pruner.types:

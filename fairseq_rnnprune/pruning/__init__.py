@@ -1,5 +1,6 @@
 """What is pruned, and when: schedules, block masks and the pruner that joins them (torch only)."""
 
+from .allocation import ALLOCATIONS
 from .mask import (
     block_scores,
     block_sizes,
@@ -22,6 +23,7 @@ from .schedule import (
 )
 
 __all__ = [
+    "ALLOCATIONS",
     "PENALTIES",
     "SCORES",
     "TYPES",

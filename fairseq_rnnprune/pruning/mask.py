@@ -109,14 +109,19 @@ def select_lowest(scores: Tensor, sizes: Tensor, count: int) -> Tensor:
     return chosen.view(scores.shape)
 
 
+def whole_part(sparsity: float, total: int) -> int:
+    """How many whole elements the fraction `sparsity` of `total` has."""
+    # 0.29 * 100 is 28.999...: an element is not to be lost to rounding.
+    return int(sparsity * total + 1e-6)
+
+
 def quantile(scores: Tensor, sizes: Tensor, sparsity: float) -> float:
     """The threshold below which the fraction `sparsity`, in [0, 1), of all elements lies.
 
     It is the exact quantile of the block scores, each counted once per element. Where scores are
     equal, and with blocks, less lies below it.
     """
-    # 0.29 * 100 is 28.999...: an element is not to be lost to rounding.
-    lowest = select_lowest(scores, sizes, int(sparsity * int(sizes.sum()) + 1e-6))
+    lowest = select_lowest(scores, sizes, whole_part(sparsity, int(sizes.sum())))
     return float(scores[~lowest].min())
 
 

@@ -16,6 +16,7 @@ from .mask import (
     expand_mask,
     mask_from_zeros,
     select_lowest,
+    whole_part,
 )
 from .prunable import Prunable
 
@@ -72,8 +73,7 @@ class MaskedWeight:
     def lowest(self, scores: Tensor, sparsity: float | tuple[float, ...]) -> Tensor:
         """The lowest blocks that hold this fraction of the elements, of all or of each gate."""
         if not isinstance(sparsity, tuple):
-            # 0.29 * 100 is 28.999...: an element is not to be lost to rounding.
-            count = int(sparsity * self.weight.numel() + 1e-6)
+            count = whole_part(sparsity, self.weight.numel())
             return select_lowest(scores, self.sizes, count)
         if len(sparsity) != self.gates:
             raise ValueError(
@@ -82,7 +82,7 @@ class MaskedWeight:
             )
         size = self.weight.numel() // self.gates
         chosen = [
-            select_lowest(s, n, int(part * size + 1e-6))
+            select_lowest(s, n, whole_part(part, size))
             for s, n, part in zip(scores, self.sizes, sparsity, strict=True)
         ]
         return torch.stack(chosen)

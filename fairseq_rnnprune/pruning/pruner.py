@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .allocation import check_allocation, lowest_blocks
+from .bounds import Bounds
 from .mask import BlockShape, quantile
 from .masked_weight import MaskedWeight
 from .prunable import Prunable
+from .saved import check_saved
 from .schedule import RAMPS, QuantileRamp, Schedule
 
 logger = logging.getLogger(__name__)
@@ -24,7 +27,8 @@ class Pruner:
     shape. Masks start from the zeros that the weights already have, and only shrink. A ramp shares
     one threshold among all tensors of a type, whose sparsity a RampSchedule leaves at or below
     `max_sparsity` and ends at or above `min_sparsity`; a schedule with targets prunes each tensor
-    to its target. `keep_diagonal` spares the diagonals of recurrent weights.
+    to its target, or, where `allocation` is not uniform, all of them together to the one target
+    of their types (`allocation.py`). `keep_diagonal` spares the diagonals of recurrent weights.
     """
 
     def __init__(
@@ -36,16 +40,10 @@ class Pruner:
         max_sparsity: float = 0.95,
         min_sparsity: float = 0.0,
         keep_diagonal: bool = False,
+        allocation: str = "uniform",
     ):
-        if not 0 < max_sparsity < 1:
-            raise ValueError(f"Pruner: expected max_sparsity in (0, 1), got {max_sparsity}")
-        if not 0 <= min_sparsity <= max_sparsity:
-            raise ValueError(
-                f"Pruner: expected min_sparsity in [0, max_sparsity = {max_sparsity}], got "
-                f"{min_sparsity}"
-            )
-        self.schedules, self.score = dict(schedules), score
-        self.max_sparsity, self.min_sparsity = max_sparsity, min_sparsity
+        self.schedules, self.score, self.allocation = dict(schedules), score, allocation
+        self.bounds = Bounds(max_sparsity, min_sparsity)
         self.weights = [
             MaskedWeight(p, w, block_shapes[p.type], keep_diagonal and p.type == "recurrent")
             for p, w in weights
@@ -62,6 +60,7 @@ class Pruner:
                 "Pruner: expected scores in the weights' own units for a ramp, got random; take "
                 "max, mean or l2, or a schedule with targets such as cubic"
             )
+        check_allocation(allocation, [self.schedules[t] for t in self.types])
         self.thresholds = dict.fromkeys(self.types, 0.0)
         self.updates = 0
         self._capped: set[str] = set()
@@ -105,8 +104,11 @@ class Pruner:
         recomputed.
         """
         changed = [t for t in self.types if self.schedules[t].is_mask_update(self.updates)]
-        for type in changed:
-            self._update_masks(type)
+        if changed and self.allocation != "uniform":
+            self._update_masks(self.types)
+        else:
+            for type in changed:
+                self._update_masks([type])
         for w in self.weights:
             w.weight.mul_(w.elements)
             for moment in (optimizer_state or {}).get(w.weight, {}).values():
@@ -117,45 +119,39 @@ class Pruner:
             self._warn_of_dead()
         return bool(changed)
 
-    def _update_masks(self, type: str) -> None:
-        schedule, weights = self.schedules[type], self.of_type(type)
+    def _update_masks(self, types: list[str]) -> None:
+        """Prunes the weights of these types, which have one schedule."""
+        schedule = self.schedules[types[0]]
+        weights = [w for w in self.weights if w.type in types]
         scores = [w.scores(self.score) for w in weights]
-        if not isinstance(schedule, RAMPS):
-            target = schedule.sparsity(self.updates)
-            self.thresholds[type] = max(
-                _drop(w, s, w.lowest(s, target)) for w, s in zip(weights, scores, strict=True)
-            )
-        elif type not in self._capped:
-            # The quantile of a QuantileRamp may fall between two changes; a threshold only rises.
-            threshold = max(self.thresholds[type], self._threshold(type, weights, scores))
-            self.thresholds[type] = threshold
-            for w, s in zip(weights, scores, strict=True):
-                _drop(w, s, s < threshold)
+        if isinstance(schedule, RAMPS):
+            if types[0] not in self._capped:
+                threshold = self._raise_threshold(types[0], weights, scores)
+                for w, s in zip(weights, scores, strict=True):
+                    _drop(w, s, s < threshold)
+            return
+        target = schedule.sparsity(self.updates)
+        chosen = lowest_blocks(weights, scores, target, self.allocation)
+        reached = dict.fromkeys(types, 0.0)
+        for w, s, blocks in zip(weights, scores, chosen, strict=True):
+            reached[w.type] = max(reached[w.type], _drop(w, s, blocks))
+        self.thresholds.update(reached)
 
-    def _threshold(self, type: str, weights: list[MaskedWeight], scores: list[Tensor]) -> float:
-        """The threshold that a ramp asks for, within the bounds of the type's sparsity."""
+    def _raise_threshold(
+        self, type: str, weights: list[MaskedWeight], scores: list[Tensor]
+    ) -> float:
+        """Sets the threshold of a type to what its ramp asks for, within bounds."""
         schedule = self.schedules[type]
         flat = torch.cat([s.flatten() for s in scores])
         sizes = torch.cat([w.sizes.flatten() for w in weights])
         if isinstance(schedule, QuantileRamp):
-            return schedule.fraction(self.updates) * quantile(flat, sizes, schedule.final)
-        asked = schedule.threshold(self.updates)
-        below = int((sizes * (flat < asked)).sum()) / int(sizes.sum())
-        if below > self.max_sparsity:
-            # Algorithm 1 has no brake: a slope that is too steep would prune everything.
-            self._capped.add(type)
-            change, bound, sparsity = "stops at", "max_sparsity", self.max_sparsity
-        elif schedule.is_last(self.updates) and below < self.min_sparsity:
-            change, bound, sparsity = "is raised to", "min_sparsity", self.min_sparsity
+            threshold = schedule.fraction(self.updates) * quantile(flat, sizes, schedule.final)
         else:
-            return asked
-        threshold = quantile(flat, sizes, sparsity)
-        logger.warning(
-            "update %d: the threshold of %s weights %s %.3g, where their sparsity reaches "
-            "%s = %g; the schedule asked for %.3g, which prunes %.1f %%",
-            *(self.updates, type, change, threshold, bound, sparsity, asked, 100 * below),
-        )
-        return threshold
+            threshold, stops = self.bounds.threshold(schedule, self.updates, type, flat, sizes)
+            self._capped |= {type} if stops else set()
+        # The quantile of a QuantileRamp may fall between two changes; a threshold only rises.
+        self.thresholds[type] = max(self.thresholds[type], threshold)
+        return self.thresholds[type]
 
     def _warn_of_dead(self) -> None:
         for w in self.weights:
@@ -180,29 +176,7 @@ class Pruner:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores `state_dict()`; ValueError if it belongs to other weights or block shapes."""
-        ours = {w.name for w in self.weights}
-        if ours != set(state["masks"]):
-            raise ValueError(
-                "Pruner.load_state_dict: expected the masks of the same weights, got differences "
-                f"in {sorted(ours ^ set(state['masks']))}; keep --prune-types, or give "
-                "--reset-optimizer to rebuild the masks from the zeros"
-            )
-        # A checkpoint from before the option has no entry: it kept none.
-        if state.get("keep_diagonal", False) != self._keeps_diagonal:
-            raise ValueError(
-                "Pruner.load_state_dict: expected diagonals "
-                f"{'pruned' if self._keeps_diagonal else 'kept'} as in the checkpoint, got the "
-                "opposite; use --prune-keep-diagonal as before, or give --reset-optimizer to "
-                "rebuild the masks from the zeros"
-            )
-        for w in self.weights:
-            saved = tuple(state["block_shape"][w.type])
-            if saved != w.block_shape:
-                raise ValueError(
-                    f"Pruner.load_state_dict: expected block shape {saved} for {w.type} weights "
-                    f"as in the checkpoint, got {w.block_shape}; keep --prune-block-shape, or give "
-                    "--reset-optimizer to rebuild the masks from the zeros"
-                )
+        check_saved(state, self.weights, self._keeps_diagonal)
         self.updates = state["updates"]
         self.thresholds = {t: state["thresholds"][t] for t in self.types}
         self._capped = set(state["capped"])

@@ -1,0 +1,55 @@
+"""How far a ramp with a given q may go: a threshold that prunes too much or too little is moved."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .mask import quantile
+from .schedule import RampSchedule
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The sparsity of a type that a ramp stops at, and the one that it ends at or above."""
+
+    max_sparsity: float = 0.95
+    min_sparsity: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_sparsity < 1:
+            raise ValueError(f"Pruner: expected max_sparsity in (0, 1), got {self.max_sparsity}")
+        if not 0 <= self.min_sparsity <= self.max_sparsity:
+            raise ValueError(
+                f"Pruner: expected min_sparsity in [0, max_sparsity = {self.max_sparsity}], got "
+                f"{self.min_sparsity}"
+            )
+
+    def threshold(
+        self, schedule: RampSchedule, n: int, type: str, scores: Tensor, sizes: Tensor
+    ) -> tuple[float, bool]:
+        """The threshold of a type after update `n`, and whether max_sparsity lets it rise no more.
+
+        `scores` and `sizes` are those of all blocks of the type, flat.
+        """
+        asked = schedule.threshold(n)
+        below = int((sizes * (scores < asked)).sum()) / int(sizes.sum())
+        # Algorithm 1 has no brake: a slope that is too steep would prune everything.
+        stops = below > self.max_sparsity
+        if stops:
+            change, bound, sparsity = "stops at", "max_sparsity", self.max_sparsity
+        elif schedule.is_last(n) and below < self.min_sparsity:
+            change, bound, sparsity = "is raised to", "min_sparsity", self.min_sparsity
+        else:
+            return asked, False
+        threshold = quantile(scores, sizes, sparsity)
+        logger.warning(
+            "update %d: the threshold of %s weights %s %.3g, where their sparsity reaches "
+            "%s = %g; the schedule asked for %.3g, which prunes %.1f %%",
+            *(n, type, change, threshold, bound, sparsity, asked, 100 * below),
+        )
+        return threshold, stops

@@ -1,0 +1,37 @@
+"""Whether saved masks are those of the weights that a run goes on with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .masked_weight import MaskedWeight
+
+
+def check_saved(
+    state: Mapping[str, Any], weights: Sequence[MaskedWeight], keeps_diagonal: bool
+) -> None:
+    """Raises ValueError if `Pruner.state_dict()` is of other weights or block shapes."""
+    ours = {w.name for w in weights}
+    if ours != set(state["masks"]):
+        raise ValueError(
+            "Pruner.load_state_dict: expected the masks of the same weights, got differences "
+            f"in {sorted(ours ^ set(state['masks']))}; keep --prune-types, or give "
+            "--reset-optimizer to rebuild the masks from the zeros"
+        )
+    # A checkpoint from before the option has no entry: it kept none.
+    if state.get("keep_diagonal", False) != keeps_diagonal:
+        raise ValueError(
+            "Pruner.load_state_dict: expected diagonals "
+            f"{'pruned' if keeps_diagonal else 'kept'} as in the checkpoint, got the "
+            "opposite; use --prune-keep-diagonal as before, or give --reset-optimizer to "
+            "rebuild the masks from the zeros"
+        )
+    for w in weights:
+        saved = tuple(state["block_shape"][w.type])
+        if saved != w.block_shape:
+            raise ValueError(
+                f"Pruner.load_state_dict: expected block shape {saved} for {w.type} weights "
+                f"as in the checkpoint, got {w.block_shape}; keep --prune-block-shape, or give "
+                "--reset-optimizer to rebuild the masks from the zeros"
+            )
