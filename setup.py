@@ -59,7 +59,7 @@ setup(
     ext_modules=[kernels()],
     python_requires=">=3.10",
     # torch 2.4 is the first with torch.serialization.add_safe_globals.
-    install_requires=["torch>=2.4", "numpy>=1.23", "rich>=13"],
+    install_requires=["torch>=2.4", "numpy>=1.23", "rich>=13", "safetensors>=0.4.5"],
     extras_require={
         # An extra, because the module `fairseq` may come from any distribution that imports.
         "fairseq": [

@@ -1,11 +1,8 @@
-"""Reads a fairseq checkpoint without fairseq, and without running any code in it."""
+"""What a fairseq checkpoint says of a model and its training, without fairseq."""
 
 from __future__ import annotations
 
 import argparse
-import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from .checkpoint_file import load_state
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,16 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Reads a fairseq checkpoint or a plain state dict of tensors.
+    """Reads a fairseq checkpoint, a file of `rnnprune export` or a plain state dict of tensors.
 
-    ValueError, in one line, if the file is missing, truncated or anything else. Nothing but
-    tensors, containers, numbers, strings and argparse.Namespace (in which fairseq keeps a
-    model's options) is unpickled.
+    ValueError, in one line, if the file is missing, truncated or anything else.
     """
     path = Path(path)
-    loaded = _load(path)
+    return checkpoint_of(load_state(path), path)
+
+
+def checkpoint_of(loaded: Any, path: Path) -> Checkpoint:
+    """The parts of what `load_state` has read from a file; ValueError as `read_checkpoint`'s."""
     if isinstance(loaded, Mapping) and isinstance(loaded.get("model"), Mapping):
         model = _tensors(loaded["model"])
     else:
@@ -59,6 +60,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     config = _dict(loaded.get("cfg")) or _dict(loaded.get("args"))
     history = loaded.get("optimizer_history")
     last = history[-1] if isinstance(history, list) and history else {}
+    # A packed file keeps of the optimizer's state the shape of blocks only.
+    exported = {"rnnprune": loaded["rnnprune"]} if "rnnprune" in loaded else {}
     updates = _int(_dict(last).get("num_updates"))
     extra = _dict(loaded.get("extra_state"))
     iterator = _dict(extra.get("train_iterator"))
@@ -70,50 +73,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         config=config,
         updates=updates,
         epochs=_epochs(iterator, updates, frequency),
-        optimizer_state=_dict(loaded.get("last_optimizer_state")) or None,
+        optimizer_state=_dict(loaded.get("last_optimizer_state")) or exported or None,
         training_seconds=seconds if isinstance(seconds, float) else None,
     )
-
-
-def _load(path: Path) -> Any:
-    if path.is_dir():
-        raise ValueError(
-            f"read_checkpoint: expected a file, got the directory {path}; "
-            f"name a checkpoint in it, such as {path / 'checkpoint_best.pt'}"
-        )
-    if not path.exists():
-        raise ValueError(f"read_checkpoint: expected a checkpoint file, got none at {path}")
-    with path.open("rb") as file:
-        start = file.read(4)
-    if not start:
-        raise ValueError(f"read_checkpoint: expected a checkpoint, got the empty file {path}")
-    if start == b"PK\3\4" and not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"read_checkpoint: expected a whole checkpoint, got {path}, which is truncated; "
-            "copy it again or take an older one"
-        )
-    # For good: the context manager `safe_globals` would, on leaving, take it from fairseq as well.
-    torch.serialization.add_safe_globals([argparse.Namespace])
-    try:
-        # torch warns about archives that it then refuses: one line must be enough.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    # A file of another format can break the unpickler in any way there is.
-    except Exception as error:
-        refused = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class) ([\w.]+)", str(error))
-        if refused:
-            raise ValueError(
-                f"read_checkpoint: expected tensors, numbers and strings only, got {path} with "
-                f"an object of {refused[1] or refused[2]}, which could run code; "
-                "name a file that fairseq-train wrote"
-            ) from None
-        raise ValueError(
-            f"read_checkpoint: expected a file written by fairseq-train or torch.save, got {path}, "
-            "which is truncated or of another format"
-        ) from None
 
 
 def _tensors(values: Mapping[Any, Any]) -> dict[str, Tensor]:

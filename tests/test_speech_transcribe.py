@@ -17,6 +17,9 @@ from speech_language_model import train_on_texts
 from speech_runs import prepare_corpus, run_generate
 from transcribe_runs import damaged_files, lines_of, make_command, train_talkative
 
+from fairseq_rnnprune.checkpoint import checkpoint_of
+from fairseq_rnnprune.checkpoint_file import load_state
+from fairseq_rnnprune.export.packed_file import write_packed_file
 from fairseq_rnnprune.speech.generator import CTCGenerator
 from fairseq_rnnprune.speech.loading import load_speech_model
 from fairseq_rnnprune.speech.transcribe import add_transcribe
@@ -50,6 +53,18 @@ def test_it_says_what_fairseq_generate_says(run, data, model, capfd, more):
         " ".join(text.split()) for text in expected
     ]
     assert len(set(expected)) > 4, "the models must have something to say"
+
+
+def test_an_exported_model_says_the_same(run, data, model, tmp_path):
+    state = load_state(model)
+    file = tmp_path / "model.safetensors"
+    write_packed_file(file, state, checkpoint_of(state, model).model)
+    texts = []
+    for path in (model, file):
+        status, out, err = run(path, data / "flac", "--packed", "fp32")
+        assert (status, err) == (0, "")
+        texts.append(lines_of(out))
+    assert texts[0] == texts[1] and len(set(texts[0].values())) > 4
 
 
 def test_it_holds_packed_weights_once(model):

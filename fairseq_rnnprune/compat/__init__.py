@@ -13,7 +13,7 @@ from .data import (
     restore_numpy_compat,
 )
 from .help import complete_help
-from .loading import trust_checkpoint_classes
+from .loading import load_packed_files, trust_checkpoint_classes
 from .messages import explain_bf16, explain_unknown_model
 from .quiet import silence_hydra
 from .requirement import require_fairseq
@@ -25,6 +25,7 @@ REPAIRS = (
     silence_hydra,
     restore_numpy_compat,
     trust_checkpoint_classes,
+    load_packed_files,
     keep_last_batch,
     batch_as_in_the_first_epoch,
     refuse_empty_evaluation,

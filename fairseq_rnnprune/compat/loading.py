@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import typing
 from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
 
 import torch
+
+from .wrap import wrap_once
 
 
 def checkpoint_classes() -> list:
@@ -29,3 +33,29 @@ def checkpoint_classes() -> list:
 def trust_checkpoint_classes() -> None:
     """Allow torch.load those classes: torch 2.6 made `weights_only=True` the default."""
     torch.serialization.add_safe_globals(checkpoint_classes())
+
+
+def load_packed_files() -> None:
+    """Let everything that takes a checkpoint take a file of `rnnprune export` as well."""
+    from fairseq import checkpoint_utils
+    from omegaconf import OmegaConf
+
+    from fairseq_rnnprune.export.packed_file import is_packed_file, read_packed_file
+
+    def make(original: Callable) -> Callable:
+        def load_checkpoint_to_cpu(
+            path: str, arg_overrides: dict[str, Any] | None = None, *args: Any, **kwargs: Any
+        ) -> dict[str, Any]:
+            if not is_packed_file(path):
+                return original(path, arg_overrides, *args, **kwargs)
+            state = read_packed_file(path)
+            if state["args"] is not None:
+                vars(state["args"]).update(arg_overrides or {})
+            if state["cfg"] is not None:
+                state["cfg"] = OmegaConf.create(state["cfg"], flags={"allow_objects": True})
+                checkpoint_utils.overwrite_args_by_name(state["cfg"], arg_overrides or {})
+            return checkpoint_utils._upgrade_state_dict(state)
+
+        return load_checkpoint_to_cpu
+
+    wrap_once(checkpoint_utils, "load_checkpoint_to_cpu", make)

@@ -1,0 +1,70 @@
+"""The subcommand `rnnprune export`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+# torch is imported when the subcommand runs: --help answers at once.
+
+VALUES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
+
+
+def add_export(subcommands: argparse._SubParsersAction) -> None:
+    """Adds `rnnprune export`."""
+    parser = subcommands.add_parser(
+        "export",
+        help="write a model into one small file",
+        description="Writes a model with its options and, of speech, its units into one small file "
+        "of safetensors: only what pruning has left of a matrix, and no state of an optimizer. "
+        "fairseq-generate, fairseq-eval-lm, from_pretrained and rnnprune take it as they do a "
+        "checkpoint.",
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="such as model.safetensors")
+    parser.add_argument(
+        "--values",
+        choices=list(VALUES),
+        default="fp32",
+        help="of the prunable matrices: fp32 loses nothing, bf16 takes half of it, int8, with a "
+        "scale per row, a quarter (default: %(default)s)",
+    )
+    parser.set_defaults(run=run_export)
+
+
+def run_export(args: argparse.Namespace) -> None:
+    """Writes the file and prints what it takes beside the checkpoint and its dense weights."""
+    import torch
+
+    from fairseq_rnnprune.checkpoint import checkpoint_of
+    from fairseq_rnnprune.checkpoint_file import load_state
+    from fairseq_rnnprune.report.grid import Grid, print_grid
+
+    from .packed_file import write_packed_file
+
+    if not args.output.parent.is_dir():
+        raise ValueError(
+            f"export: expected a folder to write {args.output.name} into, got "
+            f"{args.output.parent}, which is none; make it first"
+        )
+    if args.output.is_dir() or (
+        args.output.exists() and args.output.samefile(args.checkpoint.absolute())
+    ):
+        raise ValueError(
+            f"export: expected another file than the checkpoint, got {args.output}; name a new one"
+        )
+    state = load_state(args.checkpoint)
+    checkpoint = checkpoint_of(state, args.checkpoint)
+    if not checkpoint.config:
+        raise ValueError(
+            f"export: expected a checkpoint with the options of its model, got {args.checkpoint}, "
+            "which has weights only; name a file that fairseq-train wrote"
+        )
+    write_packed_file(args.output, state, checkpoint.model, getattr(torch, VALUES[args.values]))
+    dense = {t.data_ptr(): 4 * t.numel() for t in checkpoint.model.values()}
+    rows = [
+        (str(args.checkpoint), args.checkpoint.stat().st_size),
+        ("its weights, dense fp32", sum(dense.values())),
+        (str(args.output), args.output.stat().st_size),
+    ]
+    print_grid(Grid(["file", "bytes"], [[name, f"{size:,}"] for name, size in rows], 1))

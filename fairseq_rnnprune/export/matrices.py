@@ -1,0 +1,98 @@
+"""The weights of a model as arrays for a file: matrices in the packed form that takes least."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairseq_rnnprune.pruning import find_prunable
+from fairseq_rnnprune.sparse import BlockSparseMatrix
+
+# (1, 1) is for scattered masks; the others are the shapes that the native kernels run.
+BLOCK_SHAPES = ((16, 4), (8, 8), (8, 4), (16, 1), (4, 4), (1, 1))
+_ARRAYS = ("pointers", "columns", "values")
+_SOME_ARRAYS = ("scales", "diagonal")
+
+
+def to_arrays(
+    model: Mapping[str, Tensor], dtype: torch.dtype
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The arrays of a state dict by name, and what else tells how to make it again.
+
+    Prunable matrices get values of `dtype` (float32: as precise as they are), in blocks where that
+    takes less; everything else stays as it is. Tied tensors are stored once.
+    """
+    prunable = {p.name: p for p in find_prunable(model)}
+    arrays: dict[str, Tensor] = {}
+    packed: dict[str, Any] = {}
+    tied: dict[str, str] = {}
+    first_names: dict[Any, str] = {}
+    for name, tensor in model.items():
+        place = (
+            (tensor.data_ptr(), tuple(tensor.shape), tensor.stride()) if tensor.numel() else name
+        )
+        first = first_names.setdefault(place, name)
+        if first != name:
+            tied[name] = first
+            continue
+        if name not in prunable:
+            arrays[name] = tensor.contiguous()
+            continue
+        values = tensor.dtype if dtype == torch.float32 else dtype
+        matrix = _smallest(tensor, values, prunable[name].gates)
+        if matrix is None:
+            arrays[name] = tensor.to(values).contiguous()
+            continue
+        packed[name] = {
+            "shape": list(matrix.shape),
+            "block_shape": list(matrix.block_shape),
+            "gates": matrix.gates,
+        }
+        for kind in (*_ARRAYS, *_SOME_ARRAYS):
+            if (array := getattr(matrix, kind)) is not None:
+                arrays[f"{name}/{kind}"] = array.contiguous()
+    return arrays, {"packed": packed, "tied": tied, "names": list(model)}
+
+
+def from_arrays(arrays: Mapping[str, Tensor], layout: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict that `to_arrays` was given, packed matrices in float32.
+
+    KeyError or ValueError if the arrays are not those that the layout tells of.
+    """
+    model: dict[str, Tensor] = {}
+    for name in layout["names"]:
+        if name in layout["tied"]:
+            model[name] = model[layout["tied"][name]]
+        elif name in layout["packed"]:
+            how = layout["packed"][name]
+            matrix = BlockSparseMatrix(
+                tuple(how["shape"]),
+                tuple(how["block_shape"]),
+                how["gates"],
+                *(arrays[f"{name}/{kind}"] for kind in _ARRAYS),
+                *(arrays.get(f"{name}/{kind}") for kind in _SOME_ARRAYS),
+            )
+            model[name] = matrix.to_dense()
+        else:
+            tensor = arrays[name]
+            model[name] = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return model
+
+
+def _smallest(weight: Tensor, dtype: torch.dtype, gates: int) -> BlockSparseMatrix | None:
+    """The packed form of the fewest bytes; None if the dense matrix in `dtype` has fewer."""
+    best, least = None, weight.numel() * dtype.itemsize
+    for r, c in BLOCK_SHAPES:
+        if r > weight.shape[0] // gates or c > weight.shape[1]:
+            continue
+        for diagonal in (False, True):
+            if diagonal and weight.shape[0] != gates * weight.shape[1]:
+                continue
+            matrix = BlockSparseMatrix.from_dense(weight, (r, c), dtype, gates, diagonal)
+            # int8 has no dense form: its scales are part of the packed one.
+            if matrix.nbytes < least or (best is None and dtype == torch.int8):
+                best, least = matrix, matrix.nbytes
+    return best
