@@ -1,10 +1,11 @@
-"""Memory of a process that transcribes one utterance: with imports only, dense, and packed.
+"""Disk and memory of a process that transcribes one utterance: imports only, dense, and packed.
 
     python benchmarks/memory.py --size 7x2560
     python benchmarks/memory.py --checkpoint MODEL.pt --name NAME
 
-Every choice is a process of its own, which loads the checkpoint as `rnnprune transcribe` does and
-transcribes some seconds of noise. A size is one of `rnnprune_deepspeech2`, with random weights
+Every choice is a process of its own, which loads its file as `rnnprune transcribe` does and
+transcribes some seconds of noise: dense from the checkpoint, packed from what `rnnprune export`
+makes of it with such values. A size is one of `rnnprune_deepspeech2`, with random weights
 pruned to 90 % in blocks of 16 x 4. The figures are the Linux kernel's
 (/proc/self/status), after glibc has been asked to return what is free for the last of them.
 """
@@ -78,7 +79,8 @@ def main() -> None:
                 f"--size {arguments.size} --sparsity {arguments.sparsity:g}",
             )
             checkpoint = prepare_model(arguments, arguments.work or Path(temporary))
-        figures = compare(checkpoint, arguments.audio_seconds, arguments.seed)
+        files = export(checkpoint, Path(temporary))
+        figures = compare(files, arguments.audio_seconds, arguments.seed)
     path = save_result(
         arguments.out,
         f"memory-{name}",
@@ -90,18 +92,31 @@ def main() -> None:
     print(f"written to {path}")
 
 
-def compare(checkpoint: Path, seconds: float, seed: int) -> dict[str, Any]:
-    """The figures of every choice, in millions of bytes, those of the imports taken off."""
-    parameters = count_parameters(checkpoint)["parameters"]
-    command = [sys.executable, str(Path(__file__).resolve()), "--checkpoint", str(checkpoint)]
-    command += ["--audio-seconds", str(seconds), "--seed", str(seed), "--choice"]
-    rows = {c: json.loads(run([*command, c]).strip().splitlines()[-1]) for c in CHOICES}
+def export(checkpoint: Path, folder: Path) -> dict[str, Path]:
+    """The file that each choice loads."""
+    files = dict.fromkeys(CHOICES, checkpoint)
+    for choice in ("fp32", "bf16", "int8"):
+        files[choice] = folder / f"{choice}.safetensors"
+        rnnprune("export", checkpoint, files[choice], "--values", choice)
+    return files
+
+
+def compare(files: dict[str, Path], seconds: float, seed: int) -> dict[str, Any]:
+    """The figures of every choice, in millions of bytes, memory less that of the imports."""
+    parameters = count_parameters(files["dense"])["parameters"]
+    command = [sys.executable, str(Path(__file__).resolve()), "--audio-seconds", str(seconds)]
+    command += ["--seed", str(seed)]
+    rows = {}
+    for choice, file in files.items():
+        output = run([*command, "--checkpoint", str(file), "--choice", choice])
+        rows[choice] = json.loads(output.strip().splitlines()[-1])
     figures: dict[str, Any] = {"parameters": parameters, "weights_mb": 4e-6 * parameters}
     for choice, row in rows.items():
         if row is None:
             continue
         if choice != "imports":
             row = {key: value - rows["imports"][key] for key, value in row.items()}
+            row["disk_mb"] = 1e-6 * files[choice].stat().st_size
         figures[choice] = row
         print(f"{choice:10}", "  ".join(f"{key} {value:,.0f}" for key, value in row.items()))
     return figures

@@ -64,8 +64,12 @@ def test_every_choice_transcribes(memory, load, monkeypatch, tmp_path):
     figures = result["figures"]
     assert figures["weights_mb"] == pytest.approx(4e-6 * figures["parameters"])
     assert figures["imports"] == dict.fromkeys(NAMES, 200.0)
+    disks = {}
     for i, choice in enumerate(("dense", "dense-int8", "fp32", "bf16", "int8"), start=1):
-        assert figures[choice] == dict.fromkeys(NAMES, i)
+        disks[choice] = figures[choice]["disk_mb"]
+        assert figures[choice] == {**dict.fromkeys(NAMES, i), "disk_mb": disks[choice]}
+    assert disks["dense"] == disks["dense-int8"] > figures["weights_mb"] > 3 * disks["fp32"]
+    assert disks["fp32"] > disks["bf16"] > disks["int8"]
     assert [rnn.sparse is not None for rnn in seen if isinstance(rnn, GRU)] == [False, *3 * [True]]
     quantised = seen[1].layer
     assert quantised.__class__.__module__.startswith("torch.ao.nn.quantized.dynamic")
@@ -86,8 +90,10 @@ def test_a_choice_that_the_model_lacks_has_no_figures(memory, monkeypatch, tmp_p
     others = {"peak_mb": 11.0, "resident_mb": 8.5}
     monkeypatch.setattr(memory, "count_parameters", lambda _: {"parameters": 10})
     monkeypatch.setattr(memory, "run", lambda command: json.dumps(rows.get(command[-1], others)))
-    figures = memory.compare(tmp_path, 1.0, 1)
-    assert figures["int8"] == {"peak_mb": 2.0, "resident_mb": 0.5}
+    file = tmp_path / "model"
+    file.write_bytes(bytes(3_000_000))
+    figures = memory.compare(dict.fromkeys(memory.CHOICES, file), 1.0, 1)
+    assert figures["int8"] == {"peak_mb": 2.0, "resident_mb": 0.5, "disk_mb": 3.0}
     assert "dense-int8" not in figures and "dense" in figures
 
 

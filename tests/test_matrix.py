@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sparse_samples import WEIGHT, sparse_weight
 from tolerances import assert_close
 
-from fairseq_rnnprune.sparse import BlockSparseMatrix
+from fairseq_rnnprune.sparse import BlockSparseMatrix, matrix, stored_values
 
 
 def pack():
@@ -145,3 +145,16 @@ def test_to_the_same_device_is_an_equal_matrix():
     matrix = BlockSparseMatrix.from_dense(WEIGHT, (2, 2), torch.int8, gates=2).to("cpu")
     assert matrix.device.type == "cpu"
     assert matrix.scales.shape == (4, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+@pytest.mark.parametrize("shape", [(1, 1), (4, 4), (16, 1)])
+def test_packing_some_panels_at_a_time_changes_nothing(monkeypatch, shape, dtype):
+    weight = torch.randn(3 * 37, 21) * (torch.rand(3 * 37, 21) < 0.2)
+    whole = BlockSparseMatrix.from_dense(weight, shape, dtype, gates=3)
+    count = stored_values(weight, shape, 3)
+    monkeypatch.setattr(matrix, "PACKED_AT_ONCE", 2 * 21 * shape[0])
+    parts = BlockSparseMatrix.from_dense(weight, shape, dtype, gates=3)
+    for ours, theirs in zip(parts.arrays, whole.arrays, strict=True):
+        assert theirs is None or torch.equal(ours, theirs)
+    assert count == stored_values(weight, shape, 3) >= whole.values.numel()

@@ -9,6 +9,7 @@ arXiv 1810.11846, section 3.3) would otherwise need a block for each few of its 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -28,6 +29,8 @@ from .validation import (
 )
 
 BlockShape = tuple[int, int]
+# Elements: few beside those of any layer that is worth packing.
+PACKED_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,15 +82,14 @@ class BlockSparseMatrix:
         if diagonal:
             check_has_diagonal(tuple(weight.shape), gates)
             weight, apart = split_diagonal(weight.detach(), gates)
-        values, scales = _convert(_cut(weight.detach(), block_shape, gates), dtype)
-        stored = values.ne(0).flatten(2).any(2)
+        stored, values, scales = _pack(weight.detach(), block_shape, gates, dtype)
         return cls(
             shape=tuple(weight.shape),
             block_shape=tuple(block_shape),
             gates=gates,
             pointers=F.pad(stored.sum(1).cumsum(0), (1, 0)).int(),
             columns=stored.nonzero()[:, 1].to(column_dtype(stored.shape[1])),
-            values=values[stored],
+            values=values,
             scales=scales,
             diagonal=apart,
         )
@@ -187,12 +189,35 @@ def split_diagonal(weight: Tensor, gates: int) -> tuple[Tensor, Tensor]:
     return rest, apart
 
 
-def _cut(weight: Tensor, block_shape: BlockShape, gates: int) -> Tensor:
-    """All blocks of a matrix, zeros included: [panels, block columns, r, c]."""
-    (rows, columns), (r, c) = weight.shape, block_shape
-    height = rows // gates
-    padded = F.pad(weight.reshape(gates, height, columns), (0, -columns % c, 0, -height % r))
-    return padded.reshape(-1, r, padded.shape[2] // c, c).transpose(1, 2)
+def rows_of_panels(weight: Tensor, block_shape: BlockShape, gates: int) -> Iterator[Tensor]:
+    """The rows of some panels at a time, from the first to the last.
+
+    What packing them takes on the way is several times their own memory.
+    """
+    height = max(1, PACKED_AT_ONCE // (block_shape[0] * weight.shape[1])) * block_shape[0]
+    for gate in weight.chunk(gates):
+        yield from gate.split(height)
+
+
+def cut(rows: Tensor, block_shape: BlockShape) -> Tensor:
+    """All blocks of the rows of some panels, zeros included: [panels, block columns, r, c]."""
+    (height, columns), (r, c) = rows.shape, block_shape
+    padded = F.pad(rows, (0, -columns % c, 0, -height % r))
+    return padded.reshape(-1, r, padded.shape[1] // c, c).transpose(1, 2)
+
+
+def _pack(
+    weight: Tensor, block_shape: BlockShape, gates: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Which blocks are stored, bool [panels, block columns], their values, and int8's scales."""
+    stored, values, scales = [], [], []
+    for rows in rows_of_panels(weight, block_shape, gates):
+        blocks, scale = _convert(cut(rows, block_shape), dtype)
+        is_stored = blocks.ne(0).flatten(2).any(2)
+        stored.append(is_stored)
+        values.append(blocks[is_stored])
+        scales += [] if scale is None else [scale]
+    return torch.cat(stored), torch.cat(values), torch.cat(scales) if scales else None
 
 
 def _convert(blocks: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from math import ceil
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import cpu, triton_backend
-from .matrix import BlockShape, split_diagonal
+from .matrix import BlockShape, cut, diagonals, rows_of_panels
 from .triton_backend import CONFIGS
 
 SINGLE_ELEMENTS: BlockShape = (1, 1)
@@ -69,15 +66,13 @@ def _least_stored_values(weight: Tensor, block_shape: BlockShape, gates: int) ->
     whole = stored_values(weight, block_shape, gates)
     if weight.shape[0] != gates * weight.shape[1] or weight.device.type != "cpu":
         return whole
-    rest, apart = split_diagonal(weight.detach(), gates)
-    return min(whole, stored_values(rest, block_shape, gates) + apart.numel())
+    rest = weight.detach().ne(0)
+    diagonals(rest, gates).zero_()
+    return min(whole, stored_values(rest, block_shape, gates) + weight.shape[0])
 
 
 def stored_values(weight: Tensor, block_shape: BlockShape, gates: int = 1) -> int:
     """How many values a packed `weight` stores: of every block with a nonzero, all of them."""
-    (rows, columns), (r, c) = weight.shape, block_shape
-    height = rows // gates
-    is_nonzero = weight.detach().ne(0).view(gates, height, columns)
-    padded = F.pad(is_nonzero, (0, -columns % c, 0, -height % r))
-    blocks = padded.reshape(gates, ceil(height / r), r, ceil(columns / c), c)
-    return int(blocks.any(4).any(2).sum()) * r * c
+    some_panels = rows_of_panels(weight.detach(), block_shape, gates)
+    blocks = sum(int(cut(rows.ne(0), block_shape).any(3).any(2).sum()) for rows in some_panels)
+    return blocks * block_shape[0] * block_shape[1]
