@@ -15,10 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import one_hot
 
 from fairseq_rnnprune.checkpoint import read_checkpoint
+from fairseq_rnnprune.export import matrices
 from fairseq_rnnprune.export.matrices import from_arrays, to_arrays
 from fairseq_rnnprune.export.packed_file import read_packed_file, write_packed_file
 from fairseq_rnnprune.export.tree import from_json, to_json
 from fairseq_rnnprune.models.gru_lm import GRULanguageModel
+from fairseq_rnnprune.sparse import BlockSparseMatrix
 
 VALUES = ("fp32", "bf16", "int8")
 
@@ -110,6 +112,25 @@ def test_the_form_of_fewest_bytes_is_taken():
     assert "diagonal" in packed(with_diagonal)[1]
     arrays, _ = to_arrays({"x.weight": one_hot(torch.arange(64)).half()}, torch.float32)
     assert arrays["x.weight/values"].dtype == torch.float16
+
+
+@given(
+    seed=st.integers(0, 99),
+    gates=st.sampled_from([1, 3]),
+    rows=st.integers(1, 30),
+    c=st.integers(1, 30),
+)
+def test_bytes_are_known_before_packing(seed, gates, rows, c):
+    torch.manual_seed(seed)
+    weight = torch.randn(gates * rows, c) * (torch.rand(gates * rows, c) < 0.3)
+    for dtype in (torch.float32, torch.bfloat16, torch.int8):
+        for shape in matrices.BLOCK_SHAPES:
+            for diagonal in [False, True] if rows == c else [False]:
+                if shape[0] <= rows and shape[1] <= c:
+                    # Ones, because int8 drops blocks of weights that are small.
+                    how = (weight.ne(0).float(), shape, dtype, gates, diagonal)
+                    expected = BlockSparseMatrix.from_dense(*how).nbytes
+                    assert matrices._bytes(weight, shape, diagonal, dtype, gates) == expected
 
 
 def test_plain_values_come_back():

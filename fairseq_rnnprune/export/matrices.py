@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fairseq_rnnprune.pruning import find_prunable
-from fairseq_rnnprune.sparse import BlockSparseMatrix
+from fairseq_rnnprune.sparse import BlockShape, BlockSparseMatrix, stored_values
+from fairseq_rnnprune.sparse.matrix import diagonals
+from fairseq_rnnprune.sparse.validation import column_dtype
 
 # (1, 1) is for scattered masks; the others are the shapes that the native kernels run.
-BLOCK_SHAPES = ((16, 4), (8, 8), (8, 4), (16, 1), (4, 4), (1, 1))
+BLOCK_SHAPES: tuple[BlockShape, ...] = ((16, 4), (8, 8), (8, 4), (16, 1), (4, 4), (1, 1))
 _ARRAYS = ("pointers", "columns", "values")
 _SOME_ARRAYS = ("scales", "diagonal")
 
@@ -84,15 +87,35 @@ def from_arrays(arrays: Mapping[str, Tensor], layout: Mapping[str, Any]) -> dict
 
 def _smallest(weight: Tensor, dtype: torch.dtype, gates: int) -> BlockSparseMatrix | None:
     """The packed form of the fewest bytes; None if the dense matrix in `dtype` has fewer."""
-    best, least = None, weight.numel() * dtype.itemsize
-    for r, c in BLOCK_SHAPES:
-        if r > weight.shape[0] // gates or c > weight.shape[1]:
-            continue
-        for diagonal in (False, True):
-            if diagonal and weight.shape[0] != gates * weight.shape[1]:
-                continue
-            matrix = BlockSparseMatrix.from_dense(weight, (r, c), dtype, gates, diagonal)
-            # int8 has no dense form: its scales are part of the packed one.
-            if matrix.nbytes < least or (best is None and dtype == torch.int8):
-                best, least = matrix, matrix.nbytes
-    return best
+    is_square = weight.shape[0] == gates * weight.shape[1]
+    forms = [
+        (shape, diagonal)
+        for shape in BLOCK_SHAPES
+        for diagonal in ([False, True] if is_square else [False])
+        if shape[0] <= weight.shape[0] // gates and shape[1] <= weight.shape[1]
+    ]
+    sizes = {form: _bytes(weight, *form, dtype, gates) for form in forms}
+    best = min(sizes, key=sizes.__getitem__)
+    # int8 has no dense form: its scales are part of the packed one.
+    if dtype != torch.int8 and sizes[best] >= weight.numel() * dtype.itemsize:
+        return None
+    shape, diagonal = best
+    return BlockSparseMatrix.from_dense(weight, shape, dtype, gates, diagonal)
+
+
+def _bytes(
+    weight: Tensor, shape: BlockShape, diagonal: bool, dtype: torch.dtype, gates: int
+) -> int:
+    """What BlockSparseMatrix would take, without making it."""
+    is_nonzero = weight.ne(0)
+    if diagonal:
+        diagonals(is_nonzero, gates).zero_()
+    values = stored_values(is_nonzero, shape, gates)
+    blocks, panels = values // (shape[0] * shape[1]), gates * ceil(len(weight) // gates / shape[0])
+    return (
+        values * dtype.itemsize
+        + blocks * column_dtype(ceil(weight.shape[1] / shape[1])).itemsize
+        + 4 * (panels + 1)
+        + (4 * panels * shape[0] if dtype == torch.int8 else 0)
+        + (4 * len(weight) if diagonal else 0)
+    )
