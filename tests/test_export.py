@@ -10,7 +10,7 @@ from cli_runs import run, save_sparse
 from fairseq_runs import PRUNED, run_eval_lm, run_generate, run_train, train_arguments, train_with
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import one_hot
 
@@ -133,6 +133,14 @@ def test_bytes_are_known_before_packing(seed, gates, rows, c):
                     assert matrices._bytes(weight, shape, diagonal, dtype, gates) == expected
 
 
+def test_views_of_one_storage_are_written(tmp_path):
+    storage = torch.randn(2, 8, 8)
+    model = {"a.weight": storage[0], "b.weight": storage[1].t(), "a.bias": storage[0, 0]}
+    write_packed_file(tmp_path / "m", {"cfg": {"a": 1}}, model)
+    back = read_packed_file(tmp_path / "m")["model"]
+    assert all(torch.equal(back[name], tensor) for name, tensor in model.items())
+
+
 def test_plain_values_come_back():
     tensors = {}
     value = {
@@ -248,13 +256,15 @@ def test_bad_requests_leave_everything_as_it_was(checkpoint, tmp_path, capsys, m
     target = tmp_path / "m"
     target.write_text("old")
 
-    def fails(*_):
-        raise OSError("No space left on device")
+    for kind in (OSError, SafetensorError):
 
-    monkeypatch.setattr("fairseq_rnnprune.export.packed_file.save_file", fails)
-    status, _, err = run(capsys, "export", checkpoint, target)
-    assert status == 2 and "No space left" in err
-    assert target.read_text() == "old"
+        def fails(*_, kind=kind):
+            raise kind("No space left on device")
+
+        monkeypatch.setattr("fairseq_rnnprune.export.packed_file.save_file", fails)
+        status, _, err = run(capsys, "export", checkpoint, target)
+        assert status == 2 and "No space left" in err and err.count("\n") == 1
+        assert target.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".m")] == []
 
 

@@ -42,12 +42,13 @@ def to_arrays(
             tied[name] = first
             continue
         if name not in prunable:
-            arrays[name] = tensor.contiguous()
+            # Views of one storage, as cuDNN makes them, are not what safetensors writes.
+            arrays[name] = tensor.clone(memory_format=torch.contiguous_format)
             continue
         values = tensor.dtype if dtype == torch.float32 else dtype
         matrix = _smallest(tensor, values, prunable[name].gates)
         if matrix is None:
-            arrays[name] = tensor.to(values).contiguous()
+            arrays[name] = tensor.to(values, memory_format=torch.contiguous_format, copy=True)
             continue
         packed[name] = {
             "shape": list(matrix.shape),

@@ -45,7 +45,8 @@ def write_packed_file(
     """Writes a model whose matrices have values of `dtype`: float32, bfloat16 or int8.
 
     `state` is what a checkpoint holds, `model` its weights, tied ones sharing memory. The file
-    appears whole or not at all. ValueError for a checkpoint of anything but plain values.
+    appears whole or not at all. ValueError for a checkpoint of anything but plain values, OSError
+    for a file that cannot be written.
     """
     path = Path(path)
     arrays, layout = to_arrays(model, dtype)
@@ -65,8 +66,10 @@ def write_packed_file(
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, SafetensorError):
+            raise OSError(f"write_packed_file: cannot write {path}: {error}") from None
         raise
 
 
