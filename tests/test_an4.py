@@ -117,31 +117,43 @@ def test_a_pruned_run_is_tested_packed_as_well(recipe, tmp_path, monkeypatch, ot
         "fp32": spoken(5.0, 11.0, ["GO", "ON" if other_text else ""]),
         "bf16": spoken(5.5, 11.0, ["GO", "NO"]),
         "int8": spoken(6.25, 12.5, ["GO", "NO"]),
+        **{8: spoken(4.75, 10.5, ["GO", ""]), 32: spoken(4.5, 10.25, ["GO", ""])},
     }
 
     def fairseq(command, *arguments):
         overrides = ast.literal_eval(arguments[arguments.index("--model-overrides") + 1])
-        asked.append((arguments[arguments.index("--gen-subset") + 1], overrides["packed"]))
-        return printed[overrides["packed"]]
+        subset, beam = (arguments[arguments.index(o) + 1] for o in ("--gen-subset", "--beam"))
+        asked.append((subset, overrides["packed"], beam))
+        return printed[overrides["packed"] if beam == 1 else beam]
+
+    def export(command, checkpoint, file, *arguments):
+        assert (command, checkpoint) == ("export", tmp_path / "last.pt")
+        file.write_bytes(bytes({"fp32": 9, "bf16": 6, "int8": 4}[arguments[-1]]))
 
     corpus = make_corpus(tmp_path / "corpus")
     monkeypatch.setattr(recipe, "fairseq", fairseq)
     monkeypatch.setattr(recipe, "prepare", lambda *_: corpus)
     monkeypatch.setattr(recipe, "count_parameters", lambda _: {"parameters": 7})
     monkeypatch.setattr(recipe, "training_seconds", lambda _: 1.5)
-    monkeypatch.setattr(type(recipe.RECIPE), "train", lambda *_: (tmp_path, tmp_path))
+    monkeypatch.setattr(recipe, "rnnprune", export)
+    trained = tmp_path / "last.pt", tmp_path / "train.log"
+    monkeypatch.setattr(type(recipe.RECIPE), "train", lambda *_: trained)
     save = lambda _, args, options, found: figures.update({args.run: found})  # noqa: E731
     monkeypatch.setattr(type(recipe.RECIPE), "save", save)
     for run in ("dense", "blocks-90"):
         arguments = [run, "--data", str(corpus), "--work", str(tmp_path)]
         monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
         recipe.main()
-    assert asked[:4] == 2 * [("test", "auto"), ("valid", "auto")]
-    assert asked[4:] == [("test", choice) for choice in ("dense", "fp32", "bf16", "int8")]
+    all_runs = [(split, "auto", 1) for split in ("test", "valid")]
+    all_runs += [("test", "auto", beam) for beam in (8, 32)]
+    assert asked[:8] == 2 * all_runs
+    assert asked[8:] == [("test", choice, 1) for choice in ("dense", "fp32", "bf16", "int8")]
     assert figures["dense"] == {
         "parameters": 7,
         **{"test_cer": 5.0, "test_wer": 11.0, "test_cer_without_blanks": 9.5},
         **{"valid_cer": 5.0, "valid_wer": 11.0, "valid_cer_without_blanks": 9.5},
+        "cer_by_beam": {"8": 4.75, "32": 4.5},
+        "wer_by_beam": {"8": 10.5, "32": 10.25},
         "training_seconds": 1.5,
     }
     assert figures["blocks-90"] == {
@@ -149,6 +161,7 @@ def test_a_pruned_run_is_tested_packed_as_well(recipe, tmp_path, monkeypatch, ot
         "cer_by_packed": {"dense": 5.0, "fp32": 5.0, "bf16": 5.5, "int8": 6.25},
         "wer_by_packed": {"dense": 11.0, "fp32": 11.0, "bf16": 11.0, "int8": 12.5},
         "same_text_packed": not other_text,
+        "exported_bytes": {"fp32": 9, "bf16": 6, "int8": 4},
     }
 
 

@@ -18,6 +18,7 @@ from fairseq_rnnprune.recipe import Recipe, make_once
 from fairseq_rnnprune.speech.manifest import read_manifest, write_manifest
 
 EPOCHS, BATCH_SIZE = 30, 8
+BEAMS = (8, 32)
 COMMON = (
     "--task rnnprune_speech --speeds 0.9,1.0,1.1 "
     "--freq-masks 2 --freq-mask-width 8 --time-masks 2 --time-mask-width 30 "
@@ -84,6 +85,7 @@ def main() -> None:
             for split in ("test", "valid")
             for rate, value in error_rates(generate(data, checkpoint, split)).items()
         },
+        **beam_figures(data, checkpoint),
         "training_seconds": training_seconds(log),
     }
     if "--prune-inner" in options:
@@ -114,18 +116,29 @@ def prepare(source: Path, work: Path) -> Path:
     return data
 
 
-def generate(data: Path, checkpoint: Path, split: str, packed: str = "auto") -> str:
-    """What fairseq-generate prints: greedy decoding without a language model."""
+def generate(data: Path, checkpoint: Path, split: str, packed: str = "auto", beam: int = 1) -> str:
+    """What fairseq-generate prints, without a language model: greedy, or prefix beam search."""
     return fairseq(
         *("generate", data, "--user-dir", RECIPE.user_dir, "--task", "rnnprune_speech"),
-        *("--path", checkpoint, "--gen-subset", split, "--batch-size", 16, "--beam", 1),
+        *("--path", checkpoint, "--gen-subset", split, "--batch-size", 16, "--beam", beam),
         *("--scoring", "cer_wer", "--post-process", "letter"),
         *("--model-overrides", f"{{'packed': '{packed}'}}"),
     )
 
 
+def beam_figures(data: Path, checkpoint: Path) -> dict[str, Any]:
+    """Test error rates of prefix beam search by the width of the beam."""
+    rates = {
+        str(beam): error_rates(generate(data, checkpoint, "test", beam=beam)) for beam in BEAMS
+    }
+    return {
+        "cer_by_beam": {beam: found["cer"] for beam, found in rates.items()},
+        "wer_by_beam": {beam: found["wer"] for beam, found in rates.items()},
+    }
+
+
 def packed_figures(data: Path, checkpoint: Path) -> dict[str, Any]:
-    """Test error rates by type of weights, and whether dense and packed fp32 give the same text."""
+    """By type of weights: test error rates and bytes on disk; whether fp32 gives dense's text."""
     choices = ("dense", "fp32", "bf16", "int8")
     outputs = {choice: generate(data, checkpoint, "test", choice) for choice in choices}
     rates = {choice: error_rates(output) for choice, output in outputs.items()}
@@ -133,7 +146,15 @@ def packed_figures(data: Path, checkpoint: Path) -> dict[str, Any]:
         "cer_by_packed": {choice: found["cer"] for choice, found in rates.items()},
         "wer_by_packed": {choice: found["wer"] for choice, found in rates.items()},
         "same_text_packed": texts(outputs["dense"]) == texts(outputs["fp32"]),
+        "exported_bytes": {choice: exported_bytes(checkpoint, choice) for choice in choices[1:]},
     }
+
+
+def exported_bytes(checkpoint: Path, values: str) -> int:
+    """The size of the file that `rnnprune export` writes, beside the checkpoint."""
+    file = checkpoint.parent / f"{values}.safetensors"
+    rnnprune("export", checkpoint, file, "--values", values)
+    return file.stat().st_size
 
 
 def texts(output: str) -> dict[int, str]:
