@@ -136,7 +136,8 @@ class ClippedRNN(Packable, nn.Module):
     def folded(self) -> nn.RNN:
         """The same function at inference as a torch.nn.RNN, whose ReLU has yet to be clipped.
 
-        The norms are folded into its input weights and biases. It shares no memory with this layer.
+        The norms are folded into its input weights and biases; its recurrent weights are this
+        layer's own, because together they may be a gigabyte.
         """
         rnn = nn.RNN(
             self.input_size,
@@ -153,8 +154,8 @@ class ClippedRNN(Packable, nn.Module):
             weight = self._weight("ih", suffix)
             dtype = torch.promote_types(weight.dtype, torch.float32)
             for name, tensor in {
-                "weight_ih": weight.double() * scale.unsqueeze(1),
-                "weight_hh": self._weight("hh", suffix).clone(),
+                "weight_ih": weight.detach() * scale.detach().unsqueeze(1),
+                "weight_hh": self._weight("hh", suffix),
                 "bias_ih": shift,
                 "bias_hh": torch.zeros_like(shift),
             }.items():
