@@ -98,8 +98,10 @@ def test_auto_stays_dense_without_a_fast_backend(any_size, monkeypatch, log):
     ("shape", "density", "packs"),
     [
         ((512, 511), 0.01, False),
-        ((512, 512), 0.1001, True),
-        ((512, 512), 0.12, False),
+        ((512, 512), 0.0501, True),
+        ((512, 512), 0.07, False),
+        ((512, 1024), 0.1001, True),
+        ((512, 1024), 0.12, False),
         ((1024, 1024), 0.1501, True),
         ((1024, 1024), 0.17, False),
         ((2048, 2048), 0.2001, True),

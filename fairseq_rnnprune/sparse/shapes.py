@@ -12,7 +12,7 @@ from .triton_backend import CONFIGS
 SINGLE_ELEMENTS: BlockShape = (1, 1)
 # Time of a nonzero in torch's CSR product, of a value in a block of the native kernels 1: from 2.4
 # to 10.5 for sizes of 384 to 3584 and batches of 1 to 64 (benchmarks/results/matmul).
-CSR_COST = 4.5
+CSR_COST = 4.0
 # In the same unit, what a step costs a recurrent layer that is not one call of the native kernels.
 # So up to about H = 1000, panels that store most of an unstructured mask are faster than CSR
 # (benchmarks/results/auto).
