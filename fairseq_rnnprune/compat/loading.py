@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import typing
 from collections import defaultdict
 from collections.abc import Callable
@@ -46,7 +47,8 @@ def load_packed_files() -> None:
         def load_checkpoint_to_cpu(
             path: str, arg_overrides: dict[str, Any] | None = None, *args: Any, **kwargs: Any
         ) -> dict[str, Any]:
-            if not is_packed_file(path):
+            # Other paths may be of what fairseq fetches itself.
+            if not os.path.isfile(path) or not is_packed_file(path):
                 return original(path, arg_overrides, *args, **kwargs)
             state = read_packed_file(path)
             if state["args"] is not None:

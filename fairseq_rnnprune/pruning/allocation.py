@@ -57,7 +57,7 @@ def lamp_scores(scores: Tensor, sizes: Tensor) -> Tensor:
 
     The squared score of a block over the sum of those not below it, each times the elements of its
     block: what pruning it would cost relative to what would be left (arXiv 2010.07611, section
-    2.2). The highest score of every matrix is 1, so none is emptied before all are.
+    2). The highest score of every matrix is 1, so none is emptied before all are.
     """
     energy = scores.double().clamp(min=0).square().mul(sizes).flatten()
     rising, order = energy.sort()
