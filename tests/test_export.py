@@ -7,6 +7,7 @@ import os
 import pytest
 import torch
 from cli_runs import run, save_sparse
+from fairseq import checkpoint_utils
 from fairseq_runs import PRUNED, run_eval_lm, run_generate, run_train, train_arguments, train_with
 from hypothesis import given
 from hypothesis import strategies as st
@@ -178,7 +179,15 @@ def test_fairseq_runs_it_as_the_checkpoint(data, checkpoint, exported, capsys, v
         texts.append([x for x in capsys.readouterr().out.splitlines() if x[:2] in ("H-", "D-")])
     assert texts[0] and texts[0] == texts[1]
     hub = GRULanguageModel.from_pretrained(str(path.parent), path.name, str(data), packed="bf16")
+    assert hub.cfg.model.packed == "bf16"
     assert hub.sample(["the cat"], beam=1, max_len_b=4)[0].startswith("the cat")
+
+
+def test_options_of_an_old_checkpoint_are_overridden(tmp_path):
+    args = argparse.Namespace(task="language_modeling", arch="rnnprune_gru_lm", data="old")
+    write_packed_file(tmp_path / "m", {"args": args}, {"out.weight": torch.eye(8)})
+    state = checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "m"), {"data": "new"})
+    assert (state["args"] or state["cfg"].task).data == "new"
 
 
 def test_reports_say_the_same_and_the_file_is_small(checkpoint, exported, capsys):

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from fairseq_rnnprune.pruning import find_prunable
-from fairseq_rnnprune.sparse import BlockShape, BlockSparseMatrix, stored_values
+from fairseq_rnnprune.sparse import BlockShape, BlockSparseMatrix, cpu, stored_values
 from fairseq_rnnprune.sparse.matrix import diagonals
 from fairseq_rnnprune.sparse.validation import column_dtype
 
-# (1, 1) is for scattered masks; the others are the shapes that the native kernels run.
-BLOCK_SHAPES: tuple[BlockShape, ...] = ((16, 4), (8, 8), (8, 4), (16, 1), (4, 4), (1, 1))
+# (1, 1) is for scattered masks.
+BLOCK_SHAPES: tuple[BlockShape, ...] = (*cpu.BLOCK_SHAPES, (1, 1))
 _ARRAYS = ("pointers", "columns", "values")
 _SOME_ARRAYS = ("scales", "diagonal")
 
