@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+import weakref
 
 import pytest
 import soundfile
 import torch
 from cli_runs import save_dense
+from fairseq import checkpoint_utils
 from speech_corpus import RATE, tone
 from speech_language_model import train_on_texts
 from speech_runs import prepare_corpus, run_generate
@@ -20,6 +22,7 @@ from transcribe_runs import damaged_files, lines_of, make_command, train_talkati
 from fairseq_rnnprune.checkpoint import checkpoint_of
 from fairseq_rnnprune.checkpoint_file import load_state
 from fairseq_rnnprune.export.packed_file import write_packed_file
+from fairseq_rnnprune.layers import GRU
 from fairseq_rnnprune.speech.generator import CTCGenerator
 from fairseq_rnnprune.speech.loading import load_speech_model
 from fairseq_rnnprune.speech.transcribe import add_transcribe
@@ -71,6 +74,26 @@ def test_it_holds_packed_weights_once(model):
     layer = load_speech_model(model, "fp32").model.rnn
     assert layer.sparse is not None and layer.is_released
     assert load_speech_model(model, "dense").model.state_dict()
+
+
+def test_fairseqs_copy_of_the_weights_is_gone_before_packing(model, monkeypatch):
+    read, alive = [], []
+
+    def load(*args, _load=checkpoint_utils.load_checkpoint_to_cpu, **kwargs):
+        state = _load(*args, **kwargs)
+        read.extend(weakref.ref(weight) for weight in state["model"].values())
+        # As fairseq's own objects do.
+        state["itself"] = state
+        return state
+
+    def pack(self, *args, _pack=GRU.pack, **kwargs):
+        alive.extend(weight() is not None for weight in read)
+        _pack(self, *args, **kwargs)
+
+    monkeypatch.setattr(checkpoint_utils, "load_checkpoint_to_cpu", load)
+    monkeypatch.setattr(GRU, "pack", pack)
+    load_speech_model(model, "fp32")
+    assert alive and not any(alive)
 
 
 def test_the_checkpoint_is_all_that_it_needs(run, data, model, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,6 +96,7 @@ def _load(path: Path, overrides: dict[str, Any]) -> tuple[Any, Any]:
             f"{type(error).__name__}: {reason:.300}; name a model that fairseq-generate can load"
         ) from error
     model = models[0].float().cpu()
+    _return_freed_memory()
     model.make_generation_fast_(beamable_mm_beam_size=None, need_attn=False)
     # The model is only run from here on: what was packed need not be kept twice.
     release_dense(model)
@@ -103,6 +105,10 @@ def _load(path: Path, overrides: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _return_freed_memory() -> None:
-    """Gives back what loading and packing have freed: the C library of Linux would keep it."""
+    """Gives back what loading and packing have freed: the C library of Linux would keep it.
+
+    Some of fairseq's own copy of the weights hangs in cycles of references until a collection.
+    """
+    gc.collect()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
