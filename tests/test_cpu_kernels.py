@@ -18,7 +18,7 @@ from fairseq_rnnprune.sparse import (
     reference,
     rnn_sequence,
 )
-from fairseq_rnnprune.sparse.matrix import diagonals
+from fairseq_rnnprune.sparse.blocks import diagonals
 
 pytestmark = pytest.mark.skipif(
     bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sparse_samples import WEIGHT, sparse_weight
 from tolerances import assert_close
 
-from fairseq_rnnprune.sparse import BlockSparseMatrix, matrix, stored_values
+from fairseq_rnnprune.sparse import BlockSparseMatrix, blocks, stored_values
 
 
 def pack():
@@ -153,7 +153,7 @@ def test_packing_some_panels_at_a_time_changes_nothing(monkeypatch, shape, dtype
     weight = torch.randn(3 * 37, 21) * (torch.rand(3 * 37, 21) < 0.2)
     whole = BlockSparseMatrix.from_dense(weight, shape, dtype, gates=3)
     count = stored_values(weight, shape, 3)
-    monkeypatch.setattr(matrix, "PACKED_AT_ONCE", 2 * 21 * shape[0])
+    monkeypatch.setattr(blocks, "PACKED_AT_ONCE", 2 * 21 * shape[0])
     parts = BlockSparseMatrix.from_dense(weight, shape, dtype, gates=3)
     for ours, theirs in zip(parts.arrays, whole.arrays, strict=True):
         assert theirs is None or torch.equal(ours, theirs)

@@ -9,7 +9,7 @@ from tolerances import assert_close
 from torch import nn
 
 from fairseq_rnnprune.layers import CEILING, ClippedRNN, FrameBatchNorm, packing
-from fairseq_rnnprune.layers.rnn import _Recurrence
+from fairseq_rnnprune.layers.clipped_recurrence import ClippedRecurrence
 from fairseq_rnnprune.pruning.prunable import Prunable, find_prunable
 from fairseq_rnnprune.sparse import SparseRNN, cpu
 
@@ -98,7 +98,7 @@ def test_gradients_of_the_recurrence():
     inputs = 10 * torch.randn(5, 2, 3, H).double()
     U, h_0 = torch.randn(2, H, H).double(), torch.rand(2, 3, H).double()
     arguments = [tensor.requires_grad_() for tensor in (inputs, U, h_0)]
-    states = _Recurrence.apply(*arguments)
+    states = ClippedRecurrence.apply(*arguments)
     assert (states == 0).any() and (states == CEILING).any()
     h, expected = h_0, []
     for step in inputs:

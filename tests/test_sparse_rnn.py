@@ -17,7 +17,7 @@ from fairseq_rnnprune.sparse import (
     keeps_diagonal,
     rnn_sequence,
 )
-from fairseq_rnnprune.sparse.matrix import diagonals
+from fairseq_rnnprune.sparse.blocks import diagonals
 
 INPUT, H, T, B = 7, 19, 5, 3
 

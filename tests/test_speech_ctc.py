@@ -9,13 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_rnnprune.speech.ctc import (
-    GreedySearch,
-    Hypothesis,
-    PrefixBeamSearch,
-    greedy,
-    prefix_beam_search,
-)
+from fairseq_rnnprune.speech.ctc import GreedySearch, Hypothesis, greedy
+from fairseq_rnnprune.speech.prefix_beam import PrefixBeamSearch, prefix_beam_search
 
 EVERYTHING = {"beam": 10_000, "token_threshold": -math.inf}
 

@@ -17,12 +17,12 @@ from speech_runs import prepare_corpus, run_generate, run_train
 from fairseq_rnnprune.models.gru_lm import GRULanguageModel, GRULanguageModelConfig
 from fairseq_rnnprune.speech import task as task_module
 from fairseq_rnnprune.speech.config import SpeechConfig
-from fairseq_rnnprune.speech.ctc import prefix_beam_search
 from fairseq_rnnprune.speech.fusion import (
     KenLanguageModel,
     RecurrentLanguageModel,
     as_language_model,
 )
+from fairseq_rnnprune.speech.prefix_beam import prefix_beam_search
 from fairseq_rnnprune.speech.task import SpeechTask, SpeechTaskConfig
 from fairseq_rnnprune.speech.units import CharacterUnits
 

@@ -10,8 +10,9 @@ from fairseq.data import Dictionary
 from speech_models import MEL_BINS, build, padded_batch, speech_task
 from speech_runs import prepare_corpus, run_generate, run_train
 
-from fairseq_rnnprune.speech.ctc import PrefixBeamSearch, greedy
+from fairseq_rnnprune.speech.ctc import greedy
 from fairseq_rnnprune.speech.generator import CTCGenerator, log_probs_of
+from fairseq_rnnprune.speech.prefix_beam import PrefixBeamSearch
 
 DICTIONARY = speech_task().target_dictionary
 A, B, C = (DICTIONARY.index(letter) for letter in "abc")

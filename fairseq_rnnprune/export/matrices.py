@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fairseq_rnnprune.pruning import find_prunable
 from fairseq_rnnprune.sparse import BlockShape, BlockSparseMatrix, cpu, stored_values
-from fairseq_rnnprune.sparse.matrix import diagonals
+from fairseq_rnnprune.sparse.blocks import diagonals
 from fairseq_rnnprune.sparse.validation import column_dtype
 
 # (1, 1) is for scattered masks.

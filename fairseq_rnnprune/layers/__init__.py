@@ -1,13 +1,14 @@
 """Recurrent and linear layers that train dense and run packed at inference (torch only)."""
 
 from .batch_norm import FrameBatchNorm
+from .clipped_recurrence import CEILING
 from .gru import GRU
 from .lengths import valid_frames
 from .linear import Linear
 from .lookahead import Lookahead
 from .packable import release_dense
 from .packing import PACKED_CHOICES, choose_block_shape, explain_packing
-from .rnn import CEILING, ClippedRNN
+from .rnn import ClippedRNN
 
 __all__ = [
     "CEILING",

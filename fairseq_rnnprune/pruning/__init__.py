@@ -13,14 +13,8 @@ from .masked_weight import SCORES, MaskedWeight
 from .penalty import PENALTIES, shrink
 from .prunable import TYPES, Prunable, find_prunable, read_tag, tag_prunable
 from .pruner import Pruner
-from .schedule import (
-    CubicSchedule,
-    OneShotSchedule,
-    QuantileRamp,
-    RampSchedule,
-    Schedule,
-    default_start,
-)
+from .ramp import QuantileRamp, RampSchedule, default_start
+from .schedule import CubicSchedule, OneShotSchedule, Schedule
 
 __all__ = [
     "ALLOCATIONS",

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .mask import select_lowest, whole_part
 from .masked_weight import MaskedWeight
-from .schedule import RAMPS, Schedule
+from .ramp import RAMPS
+from .schedule import Schedule
 
 # Each matrix its target, or all together: by their scores as they are, or by lamp_scores.
 ALLOCATIONS = ("uniform", "global", "lamp")

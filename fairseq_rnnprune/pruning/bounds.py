@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .mask import quantile
-from .schedule import RampSchedule
+from .ramp import RampSchedule
 
 logger = logging.getLogger(__name__)
 

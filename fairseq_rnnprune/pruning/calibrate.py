@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .mask import BlockShape, block_scores, block_sizes, check_block_shape, quantile
 from .prunable import Prunable, find_prunable
-from .schedule import default_start
+from .ramp import default_start
 
 # A padding row or a few dead inputs are normal; more zeros than this were pruned.
 MAX_ZEROS = 0.1

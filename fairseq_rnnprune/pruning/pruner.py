@@ -14,8 +14,9 @@ from .bounds import Bounds
 from .mask import BlockShape, quantile
 from .masked_weight import MaskedWeight
 from .prunable import Prunable
+from .ramp import RAMPS, QuantileRamp
 from .saved import check_saved
-from .schedule import RAMPS, QuantileRamp, Schedule
+from .schedule import Schedule
 
 logger = logging.getLogger(__name__)
 

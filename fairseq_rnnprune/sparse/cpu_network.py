@@ -15,7 +15,7 @@ from torch import Tensor
 from .cpu_library import CELLS, Layer, call, prepare, threads
 
 if TYPE_CHECKING:
-    from .recurrent import Direction
+    from .direction import Direction
 
 
 class Network:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 
-import torch
 from torch import Tensor
 
 from . import cpu, reference, torch_csr, triton_backend
+from .arguments import check_activations, check_bias, check_matrix, check_sequence
 from .matrix import BlockSparseMatrix
-from .validation import WEIGHT_DTYPES, names
+from .validation import names
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,9 @@ def matmul(
     or ValueError for a wrong type, dtype, shape or device, for a backend that cannot run, and where
     a gradient is asked for: packed weights are for inference.
     """
-    _check_matrix("matmul", W)
-    x = _check_activations("matmul", "x", x, ("B", W.shape[1]), W)
-    bias = _check_bias("matmul", bias, W)
+    check_matrix("matmul", W)
+    x = check_activations("matmul", "x", x, ("B", W.shape[1]), W)
+    bias = check_bias("matmul", bias, W)
     return _backend_for(W, x, backend).matmul(W, x, bias)
 
 
@@ -137,7 +137,7 @@ def gru_sequence(
     W [3H, H] is the recurrent weight, gates_x [T, B, 3H] the input's part of the gates, h [B, H]
     the first state, bias [3H] the recurrent bias; T is at least 1. Dtypes and errors: see `matmul`.
     """
-    gates_x, h, bias = _check_sequence("gru_sequence", 3, W, gates_x, h, bias)
+    gates_x, h, bias = check_sequence("gru_sequence", 3, W, gates_x, h, bias)
     return _backend_for(W, h, backend).gru_sequence(W, gates_x, h, bias)
 
 
@@ -160,79 +160,6 @@ def rnn_sequence(
             'rnn_sequence: expected nonlinearity "relu" or "tanh" and a ceiling above 0, '
             f"got {nonlinearity!r} and {ceiling}"
         )
-    gates_x, h, bias = _check_sequence("rnn_sequence", 1, W, gates_x, h, bias)
+    gates_x, h, bias = check_sequence("rnn_sequence", 1, W, gates_x, h, bias)
     chosen = _backend_for(W, h, backend)
     return chosen.rnn_sequence(W, gates_x, h, bias, nonlinearity, ceiling)
-
-
-def _check_sequence(
-    function: str, gates: int, W: BlockSparseMatrix, gates_x: Tensor, h: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """gates_x, h and bias as float32, for a cell with so many gates."""
-    _check_matrix(function, W)
-    h = _check_activations(function, "h", h, ("B", W.shape[1]), W)
-    gates_x = _check_activations(function, "gates_x", gates_x, ("T", len(h), W.shape[0]), W)
-    if W.shape[0] != gates * W.shape[1] or W.gates != gates or not len(gates_x):
-        rows = f"{gates}H" if gates > 1 else "H"
-        raise ValueError(
-            f"{function}: expected W [{rows}, H] packed with gates={gates} and at least one step, "
-            f"got W {list(W.shape)} with gates={W.gates} and gates_x {list(gates_x.shape)}"
-        )
-    return gates_x, h, _check_bias(function, bias, W)
-
-
-def _check_matrix(function: str, W: BlockSparseMatrix) -> None:
-    if not isinstance(W, BlockSparseMatrix):
-        raise TypeError(
-            f"{function}: expected W to be a BlockSparseMatrix, got {type(W).__name__}; "
-            "pack it with BlockSparseMatrix.from_dense"
-        )
-
-
-def _check_bias(function: str, bias: Tensor | None, W: BlockSparseMatrix) -> Tensor | None:
-    return None if bias is None else _check_activations(function, "bias", bias, (W.shape[0],), W)
-
-
-def _check_activations(
-    function: str, name: str, x: Tensor, shape: tuple[int | str, ...], W: BlockSparseMatrix
-) -> Tensor:
-    """The tensor as float32; a letter in `shape` stands for any size."""
-    if _is_plain(x, shape, W):
-        return x
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{function}: expected {name} to be a tensor, got {type(x).__name__}")
-    if x.dtype not in WEIGHT_DTYPES:
-        raise ValueError(
-            f"{function}: expected {name} in {names(WEIGHT_DTYPES)}, got {x.dtype}; "
-            "convert it with .float()"
-        )
-    fits = x.dim() == len(shape) and all(
-        isinstance(size, str) or size == actual for size, actual in zip(shape, x.shape, strict=True)
-    )
-    if not fits:
-        wanted = ", ".join(str(size) for size in shape)
-        raise ValueError(f"{function}: expected {name} [{wanted}], got {list(x.shape)}")
-    if x.device != W.device:
-        raise ValueError(
-            f"{function}: expected {name} on {W.device} like W, got {x.device}; move one with .to()"
-        )
-    if x.requires_grad and torch.is_grad_enabled():
-        raise ValueError(
-            f"{function}: expected no gradient, got {name} that requires one; packed weights are "
-            "for inference, use torch.no_grad()"
-        )
-    return x.float()
-
-
-def _is_plain(x: Tensor, shape: tuple[int | str, ...], W: BlockSparseMatrix) -> bool:
-    """Whether nothing is wrong with x and nothing to convert: the quick answer to most calls."""
-    return (
-        isinstance(x, Tensor)
-        and x.dtype is torch.float32
-        and not x.requires_grad
-        and x.dim() == len(shape)
-        # Whatever a letter stands for comes before the sizes.
-        and x.shape[-1] == shape[-1]
-        and (len(shape) < 3 or x.shape[1] == shape[1])
-        and x.device == W.values.device
-    )

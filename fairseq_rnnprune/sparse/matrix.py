@@ -9,7 +9,6 @@ arXiv 1810.11846, section 3.3) would otherwise need a block for each few of its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -18,19 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .blocks import BlockShape, diagonals, pack, split_diagonal
 from .validation import (
     check_arrays,
     check_block_shape,
     check_has_diagonal,
-    check_values_finite,
     check_weight,
     column_dtype,
     names,
 )
-
-BlockShape = tuple[int, int]
-# Elements: few beside those of any layer that is worth packing.
-PACKED_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -82,7 +77,7 @@ class BlockSparseMatrix:
         if diagonal:
             check_has_diagonal(tuple(weight.shape), gates)
             weight, apart = split_diagonal(weight.detach(), gates)
-        stored, values, scales = _pack(weight.detach(), block_shape, gates, dtype)
+        stored, values, scales = pack(weight.detach(), block_shape, gates, dtype)
         return cls(
             shape=tuple(weight.shape),
             block_shape=tuple(block_shape),
@@ -173,63 +168,3 @@ class BlockSparseMatrix:
             f"{names((self.dtype,))}, density={self.density:.3f}, stored={self.stored_density:.3f}"
             f"{'' if self.diagonal is None else ', diagonal apart'})"
         )
-
-
-def diagonals(weight: Tensor, gates: int) -> Tensor:
-    """A view [G, H] of the diagonals of a weight [G * H, H]."""
-    return weight.view(gates, -1, weight.shape[1]).diagonal(dim1=1, dim2=2)
-
-
-def split_diagonal(weight: Tensor, gates: int) -> tuple[Tensor, Tensor]:
-    """A copy of weight [G * H, H] with zeros on its diagonals, and these, float32 [G * H]."""
-    rest = weight.clone(memory_format=torch.contiguous_format)
-    diagonal = diagonals(rest, gates)
-    apart = diagonal.float().flatten() + 0.0
-    diagonal.zero_()
-    return rest, apart
-
-
-def rows_of_panels(weight: Tensor, block_shape: BlockShape, gates: int) -> Iterator[Tensor]:
-    """The rows of some panels at a time, from the first to the last.
-
-    What packing them takes on the way is several times their own memory.
-    """
-    height = max(1, PACKED_AT_ONCE // (block_shape[0] * weight.shape[1])) * block_shape[0]
-    for gate in weight.chunk(gates):
-        yield from gate.split(height)
-
-
-def cut(rows: Tensor, block_shape: BlockShape) -> Tensor:
-    """All blocks of the rows of some panels, zeros included: [panels, block columns, r, c]."""
-    (height, columns), (r, c) = rows.shape, block_shape
-    padded = F.pad(rows, (0, -columns % c, 0, -height % r))
-    return padded.reshape(-1, r, padded.shape[1] // c, c).transpose(1, 2)
-
-
-def _pack(
-    weight: Tensor, block_shape: BlockShape, gates: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Which blocks are stored, bool [panels, block columns], their values, and int8's scales."""
-    stored, values, scales = [], [], []
-    for rows in rows_of_panels(weight, block_shape, gates):
-        blocks, scale = _convert(cut(rows, block_shape), dtype)
-        is_stored = blocks.ne(0).flatten(2).any(2)
-        stored.append(is_stored)
-        values.append(blocks[is_stored])
-        scales += [] if scale is None else [scale]
-    return torch.cat(stored), torch.cat(values), torch.cat(scales) if scales else None
-
-
-def _convert(blocks: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """The blocks in `dtype` and, for int8, the scale of every row [panels, r]."""
-    if dtype != torch.int8:
-        values = blocks.to(dtype)
-        check_values_finite(values)
-        # Adding 0.0 turns -0.0 into 0.0 and leaves every other value as it is.
-        return values + 0.0, None
-    blocks = blocks.float()
-    # A scale must not vanish, however small the weights: rows of zeros and subnormals get `tiny`.
-    tiny = torch.finfo(torch.float32).tiny
-    scales = (blocks.abs().amax(dim=(1, 3)) / 127).clamp(min=tiny)
-    values = (blocks / scales[:, None, :, None]).round()
-    return values.clamp(-127, 127).to(torch.int8), scales

@@ -2,56 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import inf
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .cpu_network import Network
-from .dispatch import choose_backend, gru_sequence, rnn_sequence
+from .direction import Direction, ShapeChoice, pack_layers
+from .dispatch import choose_backend
 from .lengths import check_lengths
-from .linear import SparseLinear
-from .matrix import BlockShape, BlockSparseMatrix
-from .shapes import keeps_diagonal
 from .validation import WEIGHT_DTYPES, names
-
-# Gates by cell.
-GATES = {"gru": 3, "relu": 1, "tanh": 1}
-ShapeChoice = BlockShape | Callable[[Tensor, int], BlockShape]
-
-
-class Direction(nn.Module):
-    """One direction of one layer."""
-
-    def __init__(
-        self,
-        input: SparseLinear,
-        recurrent: SparseLinear,
-        cell: str,
-        ceiling: float = inf,
-        reverse: bool = False,
-    ):
-        super().__init__()
-        self.input = input
-        self.recurrent = recurrent
-        self.cell = cell
-        self.ceiling = ceiling
-        self.reverse = reverse
-
-    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """x [T, B, I] and the first state [B, H] to all states [T, B, H] and the last one."""
-        gates_x = self.input(x)
-        if self.reverse:
-            gates_x = gates_x.flip(0)
-        W, bias, backend = self.recurrent.W, self.recurrent.bias, self.recurrent.backend
-        if self.cell == "gru":
-            states = gru_sequence(W, gates_x, h, bias, backend)
-        else:
-            states = rnn_sequence(W, gates_x, h, bias, self.cell, self.ceiling, backend)
-        return (states.flip(0) if self.reverse else states), states[-1]
 
 
 class SparseRecurrent(nn.Module):
@@ -73,37 +34,6 @@ class SparseRecurrent(nn.Module):
 
     def _directions(self) -> list[Direction]:
         return [direction for directions in self.layers for direction in directions]
-
-    @classmethod
-    def _pack(
-        cls,
-        dense: nn.RNNBase,
-        cell: str,
-        block_shape: ShapeChoice,
-        dtype: torch.dtype,
-        backend: str | None,
-        ceiling: float = inf,
-    ) -> Any:
-        gates = GATES[cell]
-
-        def pack(kind: str, suffix: str) -> SparseLinear:
-            weight = getattr(dense, f"weight_{kind}_{suffix}")
-            shape = block_shape(weight, gates) if callable(block_shape) else block_shape
-            apart = kind == "hh" and keeps_diagonal(weight, shape, gates)
-            matrix = BlockSparseMatrix.from_dense(weight, shape, dtype, gates, apart)
-            return SparseLinear(matrix, getattr(dense, f"bias_{kind}_{suffix}", None), backend)
-
-        directions = ("", "_reverse") if dense.bidirectional else ("",)
-        layers = []
-        for layer in range(dense.num_layers):
-            suffixes = [f"l{layer}{direction}" for direction in directions]
-            layers.append(
-                [
-                    Direction(pack("ih", s), pack("hh", s), cell, ceiling, "reverse" in s)
-                    for s in suffixes
-                ]
-            )
-        return cls(layers, dense.batch_first)
 
     def forward(
         self, x: Tensor, h_0: Tensor | None = None, lengths: Tensor | None = None
@@ -238,7 +168,7 @@ class SparseGRU(SparseRecurrent):
         else than a GRU; errors as in BlockSparseMatrix.from_dense.
         """
         _check_type("SparseGRU", gru, nn.GRU)
-        return cls._pack(gru, "gru", block_shape, dtype, backend)
+        return cls(pack_layers(gru, "gru", block_shape, dtype, backend), gru.batch_first)
 
 
 class SparseRNN(SparseRecurrent):
@@ -255,7 +185,8 @@ class SparseRNN(SparseRecurrent):
     ) -> SparseRNN:
         """As SparseGRU.from_dense; a ReLU is cut off at `ceiling` (Deep Speech: 20)."""
         _check_type("SparseRNN", rnn, nn.RNN)
-        return cls._pack(rnn, rnn.nonlinearity, block_shape, dtype, backend, ceiling)
+        layers = pack_layers(rnn, rnn.nonlinearity, block_shape, dtype, backend, ceiling)
+        return cls(layers, rnn.batch_first)
 
 
 def _is_plain(x: Tensor) -> bool:

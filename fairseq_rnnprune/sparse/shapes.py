@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import cpu, triton_backend
-from .matrix import BlockShape, cut, diagonals, rows_of_panels
+from .blocks import BlockShape, cut, diagonals, rows_of_panels
 from .triton_backend import CONFIGS
 
 SINGLE_ELEMENTS: BlockShape = (1, 1)

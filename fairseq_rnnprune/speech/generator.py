@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .ctc import TOKEN_THRESHOLD, GreedySearch, Hypothesis, PrefixBeamSearch
+from .ctc import GreedySearch, Hypothesis
 from .fusion import as_language_model
+from .prefix_beam import TOKEN_THRESHOLD, PrefixBeamSearch
 
 LM_WEIGHT = 0.5
 
