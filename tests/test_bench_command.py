@@ -123,7 +123,6 @@ def test_layers_are_found_by_the_names_of_their_tensors():
         **{f"lstm.{name}": t for name, t in nn.LSTM(3, 4).state_dict().items()},
         **{f"plain.{name}": t for name, t in nn.RNN(3, 4).state_dict().items()},
         **{f"cell.{name}": t.half() for name, t in nn.GRUCell(3, 4, bias=False).named_parameters()},
-        "adaptive_softmax.head.weight": torch.ones(3, 2),
         "adaptive_softmax.tail.0.0.weight": torch.ones(4, 2),
         "odd.weight_ih_l1": torch.ones(12, 4),
         "odd.weight_hh_l1": torch.ones(12, 4),
@@ -134,13 +133,14 @@ def test_layers_are_found_by_the_names_of_their_tensors():
         "rnn": "clipped RNN 3 to 4, 2 layers, both ways",
         "cell": "GRU 3 to 4",
         "out.projection": "linear 5 to 7",
+        "adaptive_softmax.tail.0.0": "linear 2 to 4",
     }
     by_name = {layer.name: layer for layer in found}
     assert by_name["out.projection"].module.bias[0] == 3.0
     assert by_name["cell"].module.weight_ih_l0.dtype == torch.float32
     assert not by_name["rnn"].module.training
     assert len(by_name["rnn"].weights) == 8 and by_name["rnn"].gates == 1
-    assert set(left_out) == {"lstm", "plain", "odd", "adaptive_softmax"}
+    assert set(left_out) == {"lstm", "plain", "odd"}
     assert "has 4 gates" in left_out["lstm"] and "has 1 gates" in left_out["plain"]
     assert left_out["odd"] == "has no first layer"
 

@@ -6,6 +6,7 @@ from fairseq.data import Dictionary
 from fairseq.models import ARCH_MODEL_REGISTRY
 
 import fairseq_rnnprune.plugin  # noqa: F401
+from fairseq_rnnprune.layers import Linear
 from fairseq_rnnprune.models.gru_lm import GRULanguageModel, GRULanguageModelConfig
 from fairseq_rnnprune.pruning import read_tag
 
@@ -95,6 +96,23 @@ def test_adaptive_softmax_gives_probabilities():
     assert features.shape == (2, 5, 8)
     total = decoder.get_normalized_probs(net_output, log_probs=False).sum(-1)
     torch.testing.assert_close(total, torch.ones(2, 5))
+
+
+def test_adaptive_softmax_runs_packed():
+    model = build(adaptive_softmax_cutoff="4,14", packed="fp32")
+    model.decoder.adaptive_softmax.head.weight.data[:, 1:] = 0.0
+    names, net_output = list(model.state_dict()), model.decoder(TOKENS)
+
+    def probabilities():
+        return model.get_normalized_probs(net_output, log_probs=True).detach()
+
+    dense = probabilities()
+    model.make_generation_fast_()
+    layers = [m for m in model.decoder.adaptive_softmax.modules() if isinstance(m, Linear)]
+    assert len(layers) == 3 and all(layer.sparse is not None for layer in layers)
+    with torch.no_grad():
+        torch.testing.assert_close(probabilities(), dense)
+    assert list(model.state_dict()) == names
 
 
 def test_options_that_exclude_each_other_are_refused():

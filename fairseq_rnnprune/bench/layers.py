@@ -11,7 +11,6 @@ from torch import Tensor
 
 from fairseq_rnnprune.layers import GRU, ClippedRNN, Linear
 from fairseq_rnnprune.pruning import Prunable, find_prunable
-from fairseq_rnnprune.report.inference import NEVER_PACKED
 
 _WEIGHT = re.compile(r"(?P<module>.*?)weight_(?P<kind>ih|hh)(?P<layer>_l\d+)?(?P<back>_reverse)?$")
 
@@ -71,11 +70,7 @@ def find_layers(model: Mapping[str, Tensor]) -> tuple[list[BenchLayer], dict[str
     for p in prunables:
         if p.type == "linear":
             name = _own_name(p.name, model).removesuffix(".weight")
-            before, softmax, _ = name.partition(NEVER_PACKED)
-            if softmax:
-                left_out[before + softmax] = "has no packed form"
-            else:
-                found.append(_linear(name, model[p.name], model.get(f"{name}.bias")))
+            found.append(_linear(name, model[p.name], model.get(f"{name}.bias")))
     return found, left_out
 
 

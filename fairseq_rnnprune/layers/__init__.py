@@ -4,7 +4,7 @@ from .batch_norm import FrameBatchNorm
 from .clipped_recurrence import CEILING
 from .gru import GRU
 from .lengths import valid_frames
-from .linear import Linear
+from .linear import Linear, make_packable
 from .lookahead import Lookahead
 from .packable import release_dense
 from .packing import PACKED_CHOICES, choose_block_shape, explain_packing
@@ -20,6 +20,7 @@ __all__ = [
     "Lookahead",
     "choose_block_shape",
     "explain_packing",
+    "make_packable",
     "release_dense",
     "valid_frames",
 ]

@@ -35,3 +35,14 @@ class Linear(Packable, nn.Linear):
     def _packed_copy(self, dtype: torch.dtype) -> SparseLinear:
         shape = choose_block_shape(self.weight, 1, dtype)
         return SparseLinear.from_dense(self, shape, dtype)
+
+
+def make_packable(module: nn.Module, packed: str = "auto") -> None:
+    """Puts a Linear with the same parameters in the place of every torch.nn.Linear in a module."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear:
+                # On no device: drawing weights would change what is drawn after it.
+                linear = Linear(child.in_features, child.out_features, packed=packed, device="meta")
+                linear.weight, linear.bias = child.weight, child.bias
+                setattr(parent, name, linear)

@@ -13,7 +13,7 @@ from fairseq.utils import eval_str_list
 from omegaconf import II
 from torch import Tensor, nn
 
-from fairseq_rnnprune.layers import GRU, Linear
+from fairseq_rnnprune.layers import GRU, Linear, make_packable
 from fairseq_rnnprune.pruning import tag_prunable
 
 from .options import Packed, packed_field
@@ -115,6 +115,7 @@ class GRUDecoder(FairseqIncrementalDecoder):
                 dropout=dropout_out,
                 factor=cfg.adaptive_softmax_factor,
             )
+            make_packable(self.adaptive_softmax, cfg.packed)
             return
         tied = cfg.share_decoder_input_output_embed
         self.projection = nn.Identity()

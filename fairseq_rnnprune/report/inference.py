@@ -10,8 +10,6 @@ from fairseq_rnnprune.layers import explain_packing
 from fairseq_rnnprune.pruning import Prunable
 
 PACKED_TYPES = ("recurrent", "input", "linear")
-# fairseq's own module; it has no packed form.
-NEVER_PACKED = "adaptive_softmax"
 
 
 def explain_inference(model: Mapping[str, Tensor], prunables: Iterable[Prunable]) -> dict[str, str]:
@@ -19,17 +17,11 @@ def explain_inference(model: Mapping[str, Tensor], prunables: Iterable[Prunable]
     layers: dict[str, list[Prunable]] = {}
     for p in prunables:
         if p.type in PACKED_TYPES:
-            layer = p.name.rpartition(".")[0]
-            if NEVER_PACKED in layer:
-                layer = layer[: layer.index(NEVER_PACKED) + len(NEVER_PACKED)]
-            layers.setdefault(layer, []).append(p)
+            layers.setdefault(p.name.rpartition(".")[0], []).append(p)
     found = {}
     for layer, members in layers.items():
-        if layer.endswith(NEVER_PACKED):
-            found[layer] = "stays dense, it has no packed form"
-        else:
-            weights = [model[p.name].float() for p in members]
-            first = members[0]
-            recurrent = first.type in ("recurrent", "input")
-            found[layer] = explain_packing(weights, first.gates, recurrent=recurrent)[1]
+        weights = [model[p.name].float() for p in members]
+        first = members[0]
+        recurrent = first.type in ("recurrent", "input")
+        found[layer] = explain_packing(weights, first.gates, recurrent=recurrent)[1]
     return found
