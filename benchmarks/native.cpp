@@ -5,12 +5,18 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
 #include <vector>
 
 #include "kernels.h"
+
+#ifdef OPUS
+#include "opus_types.h"
+#include "vec_avx.h"
+#endif
 
 extern "C" {
 int rnnprune_matmul(const Matrix *, const float *, const float *, float *, int, int);
@@ -91,6 +97,10 @@ void time_format(const char *name, int H, double density, int r, int c, int dtyp
                 name, step, product, bytes, read_us(bytes));
 }
 
+#ifdef OPUS
+#include "opus_peer.h"
+#endif
+
 }  // namespace
 
 int main(int, char **arguments) {
@@ -103,4 +113,8 @@ int main(int, char **arguments) {
     time_format("bf16-16x1", H, density, 16, 1, BFLOAT16);
     time_format("bf16-4x4", H, density, 4, 4, BFLOAT16);
     time_format("int8-16x4", H, density, 16, 4, INT8);
+#ifdef OPUS
+    time_opus("opus-fp32-8x4", H, density, false);
+    time_opus("opus-int8-8x4", H, density, true);
+#endif
 }

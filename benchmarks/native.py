@@ -1,9 +1,11 @@
 """The kernels without Python around them, and how near they are to the memory's speed.
 
-    python benchmarks/native.py
+    python benchmarks/native.py [--opus CHECKOUT]
 
 Compiles native.cpp with the package's kernels. Of each format: the least time of a GRU's step (in a
 sequence of 64) and of a product, batch 1, one thread, random masks; and of reading as many bytes.
+With a checkout of Opus (https://gitlab.xiph.org/xiph/opus, 1.5 or later) the same of its kernels, which
+its speech codec runs; they hold up to 2016 inputs in int8.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--hidden", type=int, nargs="+", default=[384, 512, 656, 1760, 2560])
     options.add_argument("--sparsity", type=float, default=0.9)
+    options.add_argument("--opus", type=Path, metavar="CHECKOUT", help="compare with its kernels")
     options.add_argument("--out", type=Path, default=FOLDER / "results" / "native")
     arguments = options.parse_args()
     compiler = os.environ.get("CXX", "g++")
@@ -35,6 +38,9 @@ def main() -> None:
         source = ["-c", str(KERNELS / "kernels.cpp"), "-o", str(kernels)]
         subprocess.run([compiler, *FLAGS, *source], check=True)
         more = ["-march=native", "-I", str(KERNELS), str(FOLDER / "native.cpp"), str(kernels)]
+        if arguments.opus:
+            folders = (arguments.opus / part for part in ("", "include", "dnn"))
+            more += ["-DOPUS", *(f"-I{folder}" for folder in folders)]
         subprocess.run([compiler, *FLAGS, *more, "-o", str(program)], check=True)
         for hidden in arguments.hidden:
             command = [str(program), str(hidden), str(1 - arguments.sparsity)]
@@ -53,7 +59,8 @@ def record(arguments: argparse.Namespace, hidden: int, rows: list[dict[str, floa
         arguments.out,
         f"native-h{hidden}",
         1,
-        f"python benchmarks/native.py --hidden {hidden} --sparsity {arguments.sparsity:g}",
+        f"python benchmarks/native.py --hidden {hidden} --sparsity {arguments.sparsity:g}"
+        + (" --opus CHECKOUT" if arguments.opus else ""),
         figures,
         hidden=hidden,
         sparsity=arguments.sparsity,

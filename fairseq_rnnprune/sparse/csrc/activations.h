@@ -2,6 +2,21 @@
 
 typedef uint8_t Bytes __attribute__((vector_size(LANES)));
 
+// Numbers from -127 to 127, rounded, plus ZERO. GCC narrows vectors of AVX2 lane by lane.
+#if LANES == 8
+static INLINE Bytes to_bytes(V level) {
+    static_assert(ZERO == 0, "the packs saturate as signed numbers");
+    const __m256i integers = _mm256_cvtps_epi32(level);
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(integers),
+                                          _mm256_extracti128_si256(integers, 1));
+    return (Bytes)_mm_cvtsi128_si64(_mm_packs_epi16(words, words));
+}
+#else
+static INLINE Bytes to_bytes(V level) {
+    return __builtin_convertvector((VI)(level + ROUND) + ZERO, Bytes);
+}
+#endif
+
 // n floats, n below LANES, and zeros.
 static INLINE V load_some(const float *p, int n) {
     float lanes[LANES] = {};
@@ -72,7 +87,7 @@ static void quantise(const Matrix &m, int first, int last, const float *x,
             const V v = left < LANES ? load_some(from + 4 * j, left) : load(from + 4 * j);
             const V level = clamp(v * factor, 127.0f);
             // NaN becomes some byte: its scale, or the state that a unit hands on, tells of it.
-            const Bytes bytes = __builtin_convertvector((VI)(level + ROUND) + ZERO, Bytes);
+            const Bytes bytes = to_bytes(level);
             if (B == 1 && j + LANES / 4 <= last) {
                 __builtin_memcpy(to + (size_t)j * 4, &bytes, LANES);
                 continue;

@@ -25,8 +25,8 @@ static const Kernels KERNELS = {
     pack,
     quantise,
     add_diagonal,
-    {units<GRUCell<Exact>>, units<ReLUCell>, units<TanhCell<Exact>>},
-    {units<GRUCell<Coarse>>, units<ReLUCell>, units<TanhCell<Coarse>>},
+    {units<GRUCell>, units<ReLUCell>, units<TanhCell>},
+    {units<CoarseGRUCell>, units<ReLUCell>, units<CoarseTanhCell>},
 };
 
 #undef FLOAT_PRODUCT

@@ -13,11 +13,11 @@ static INLINE VI dot4(VI sum, const int8_t *w, int32_t x) {
 }
 #elif LANES == 8
 // Pairs of products are added up in 16 bits, saturating: two of 255 * 127 would not fit, two of
-// 128 * 127 do, so the sign of a weight moves to its activation, which is -127 at least.
+// 128 * 127 do, so the sign of an activation, which is -127 at least, moves to its weight.
 static INLINE VI dot4(VI sum, const int8_t *w, int32_t x) {
-    const __m256i weights = _mm256_loadu_si256((const __m256i *)w);
-    const __m256i signed_x = _mm256_sign_epi8(_mm256_set1_epi32(x), weights);
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), signed_x);
+    const __m256i quad = _mm256_set1_epi32(x), weights = _mm256_loadu_si256((const __m256i *)w);
+    const __m256i signed_weights = _mm256_sign_epi8(weights, quad);
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(quad), signed_weights);
     return sum + (VI)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 #else
@@ -49,7 +49,8 @@ struct IntegerBlock {
     template <int B>
     static INLINE void sums(V (&sum)[SUMS][B], const Matrix &m, int panel, const uint8_t *x,
                             const float *x_scales) {
-        constexpr int U = SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 3;
+        // The dot product of AVX-512 takes several cycles; elsewhere the sum waits for one addition.
+        constexpr int U = LANES != 16 || SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 3;
         const int n = m.pointers[panel + 1] - m.pointers[panel];
         const uint16_t *columns = m.columns + m.pointers[panel];
         const int8_t *w = (const int8_t *)m.values + (size_t)m.pointers[panel] * 64;
