@@ -4,8 +4,8 @@
 
 Compiles native.cpp with the package's kernels. Of each format: the least time of a GRU's step (in a
 sequence of 64) and of a product, batch 1, one thread, random masks; and of reading as many bytes.
-With a checkout of Opus (https://gitlab.xiph.org/xiph/opus, 1.5 or later) the same of its kernels, which
-its speech codec runs; they hold up to 2016 inputs in int8.
+With a checkout of Opus (1.5 or later, https://gitlab.xiph.org/xiph/opus) the same of the kernels of
+its networks, which take up to 2016 inputs in int8.
 """
 
 from __future__ import annotations
