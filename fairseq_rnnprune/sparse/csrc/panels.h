@@ -145,8 +145,10 @@ static INLINE void store_rows(const V (&sum)[SUMS][B], const float *scales, cons
 }
 
 template <class Block, int B>
-static void rows_in_tiles(const Matrix &m, int first, int last, const Activations &x,
+static void rows_in_tiles(const Matrix &matrix, int first, int last, const Activations &x,
                           const float *__restrict bias, float *__restrict y) {
+    // A copy, which nothing that is stored can change: it may stay in registers.
+    const Matrix m = matrix;
     constexpr int R = Block::ROWS, SPAN = Block::SPAN, SUMS = Block::SUMS;
     const int height = m.gate_rows(), panels = m.gate_panels();
     const size_t tile_size = (size_t)m.block_width() * B * Block::COLUMNS;
@@ -174,16 +176,18 @@ static void rows_in_tiles(const Matrix &m, int first, int last, const Activation
             const float *scales = m.scales ? m.scales + (size_t)(g * panels + p) * R : nullptr;
             const float *more = bias ? bias + row : nullptr;
             auto data = activations;
-            for (int start = 0; start < x.batch; start += B, data += tile_size) {
+            // Where wider tiles exist, one of width 1 is for a batch of one.
+            const int batch = B == 1 && Block::MAX_TILE > 1 ? 1 : x.batch;
+            for (int start = 0; start < batch; start += B, data += tile_size) {
                 float *to = y + (size_t)start * m.rows + row;
                 V sum[SUMS][B];
                 Block::template sums<B>(sum, m, g * panels + p, data,
                                         Block::QUANTISES ? x.scales + start : nullptr);
-                if (SPAN == 1 && count == R && start + B <= x.batch) {
+                if (SPAN == 1 && count == R && start + B <= batch) {
                     store_rows(sum, scales, more, to, m.rows);
                     continue;
                 }
-                for (int b = 0; b < B && start + b < x.batch; b++) {
+                for (int b = 0; b < B && start + b < batch; b++) {
                     alignas(64) float out[R];
                     for (int s = 0; s < SUMS; s++)
                         store_sums<SPAN>(out + s * (LANES / SPAN), sum[s][b]);
