@@ -1,10 +1,11 @@
 """What pruning costs per update against dense training: medians over interleaved updates.
 
-    OMP_NUM_THREADS=1 python benchmarks/pruning_cost.py
+    OMP_NUM_THREADS=1 python benchmarks/pruning_cost.py [--methods cubic ramp ...]
 
-Two models with the same weights take turns, update by update, on the same batches: one with
-fairseq's optimizer, one with `--optimizer pruned` around it. Change of masks included: it falls on
-one update in `freq`, and its cost is spread over them.
+Models with the same weights take turns, update by update, on the same batches: one with fairseq's
+optimizer, the others with `--optimizer pruned` around it, in turn while masks change and after the
+last change, each of which is half of a training. A change of masks falls on one update in `freq`; its
+cost is spread over them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from fairseq.data import Dictionary
@@ -25,13 +27,26 @@ from fairseq_rnnprune.models.gru_lm import GRULanguageModel, GRULanguageModelCon
 from fairseq_rnnprune.optim.pruned import PrunedOptimizerConfig
 
 FREQ = 100
+# Half of the updates lie in the pruning window, as with the default options.
+UPDATES, END = 8 * FREQ, 4 * FREQ
+# As in examples/comparison: those that differ in what they do at an update.
+_BLOCKS = {"prune_block_shape": "4,4", "prune_score": "l2"}
+METHODS: dict[str, dict[str, str]] = {
+    "cubic": {},
+    "ramp": {"prune_schedule": "ramp"},
+    "global": {"prune_allocation": "global"},
+    "lamp": {"prune_allocation": "lamp"},
+    "l1-ramp": {"prune_schedule": "ramp", "prune_penalty": "l1"},
+    "cubic-4x4": _BLOCKS,
+    "lasso-ramp-4x4": {"prune_schedule": "ramp", "prune_penalty": "group-lasso", **_BLOCKS},
+}
 RESULTS = Path(__file__).parent / "results" / "pruning_cost"
 
 
 class Trainee:
     """A language model with its optimizer; `update` does what fairseq's Trainer does in fp32."""
 
-    def __init__(self, hidden: int, vocabulary: int, pruned: bool, updates: int):
+    def __init__(self, hidden: int, vocabulary: int, method: dict[str, str] | None):
         class Task:
             target_dictionary = Dictionary()
 
@@ -42,19 +57,18 @@ class Trainee:
             decoder_embed_dim=hidden, decoder_hidden_size=hidden, tokens_per_sample=64
         )
         self.model = GRULanguageModel.build_model(config, Task)
-        self.optimizer = self._optimizer(pruned, updates)
+        self.optimizer = self._optimizer(method)
 
-    def _optimizer(self, pruned: bool, updates: int) -> FairseqOptimizer:
+    def _optimizer(self, method: dict[str, str] | None) -> FairseqOptimizer:
         shared = {"lr": [1e-3], "tpu": False}
-        if not pruned:
+        if method is None:
             cfg = OmegaConf.create({"_name": "adam", **shared})
         else:
-            # Half of the updates lie in the pruning window, as with the default options.
-            schedule = {"prune_start": "0", "prune_end": str(updates // 2), "prune_freq": FREQ}
-            limits = {"max_update": updates, "max_epoch": 0}
+            schedule = {"prune_start": "0", "prune_end": str(END), "prune_freq": FREQ}
+            limits = {"max_update": UPDATES, "max_epoch": 0}
             cfg = OmegaConf.merge(
                 OmegaConf.structured(PrunedOptimizerConfig),
-                {"_name": "pruned", **shared, **schedule, **limits},
+                {"_name": "pruned", **shared, **schedule, **limits, **method},
             )
         return build_optimizer(cfg, list(self.model.parameters()))
 
@@ -77,41 +91,59 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--time", type=int, default=64, help="tokens per sample")
     parser.add_argument("--updates", type=int, default=40, help="counted, of each model")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["cubic"])
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file")
     args = parser.parse_args()
 
-    # The masks change after updates FREQ, 2 FREQ, ...: two of them are timed by themselves.
-    dense = Trainee(args.hidden, args.vocabulary, False, 8 * FREQ)
-    pruned = Trainee(args.hidden, args.vocabulary, True, 8 * FREQ)
+    sizes = args.hidden, args.vocabulary
+    dense = Trainee(*sizes, None)
+    trainees = {name: Trainee(*sizes, METHODS[name]) for name in args.methods}
     batches = torch.randint(4, args.vocabulary, (args.updates + 3, args.batch, args.time + 1))
-    times: dict[str, list[float]] = {"dense": [], "pruned": []}
+    times: dict[str, list[float]] = {}
     for i, tokens in enumerate(batches):
-        order = [("dense", dense), ("pruned", pruned)]
-        for name, trainee in order if i % 2 else order[::-1]:
+        turns = [("dense", dense, None)]
+        for name, trainee in trainees.items():
+            turns += [(f"{name} while", trainee, 1), (f"{name} after", trainee, END + 1)]
+        for name, trainee, update in turns if i % 2 else reversed(turns):
+            if update is not None:
+                trainee.optimizer.pruner.updates = update
             seconds = trainee.update(tokens)
             if i >= 3:
-                times[name].append(seconds)
-    change = statistics.median(mask_update_seconds(pruned) for _ in range(3))
+                times.setdefault(name, []).append(seconds)
     medians = {name: statistics.median(values) for name, values in times.items()}
+    for name, trainee in trainees.items():
+        record(args, name, trainee, medians)
+
+
+def record(
+    args: argparse.Namespace, name: str, trainee: Trainee, medians: dict[str, float]
+) -> None:
+    """Writes the result of one method."""
+    change = statistics.median(mask_update_seconds(trainee) for _ in range(3))
+    during, after = medians[f"{name} while"], medians[f"{name} after"]
     # One update in FREQ changes the masks, as long as the window is open: half of the training.
-    amortised = medians["pruned"] + change / FREQ / 2
-    figures = {
+    amortised = (during + after + change / FREQ) / 2
+    figures: dict[str, Any] = {
         "dense_ms": 1e3 * medians["dense"],
-        "pruned_ms": 1e3 * medians["pruned"],
+        "pruned_ms": 1e3 * (during + after) / 2,
+        "while_ms": 1e3 * during,
+        "after_ms": 1e3 * after,
         "mask_change_ms": 1e3 * change,
         "cost_percent": 100 * (amortised / medians["dense"] - 1),
         "updates": args.updates,
         "hidden": args.hidden,
         "tokens_per_update": args.batch * args.time,
+        "method": name,
     }
+    methods = "" if args.methods == ["cubic"] else f" --methods {' '.join(args.methods)}"
     path = save_result(
         args.results,
-        f"h{args.hidden}-b{args.batch}",
+        f"h{args.hidden}-b{args.batch}" + ("" if name == "cubic" else f"-{name}"),
         0,
-        f"python benchmarks/pruning_cost.py --hidden {args.hidden} --batch {args.batch}",
+        f"python benchmarks/pruning_cost.py --hidden {args.hidden} --batch {args.batch}{methods}",
         figures,
     )
-    print(f"{figures['cost_percent']:+.2f} % per update; written to {path}")
+    print(f"{name}: {figures['cost_percent']:+.2f} % per update; written to {path}")
 
 
 def mask_update_seconds(trainee: Trainee) -> float:
