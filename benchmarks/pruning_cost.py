@@ -4,8 +4,8 @@
 
 Models with the same weights take turns, update by update, on the same batches: one with fairseq's
 optimizer, the others with `--optimizer pruned` around it, in turn while masks change and after the
-last change, each of which is half of a training. A change of masks falls on one update in `freq`; its
-cost is spread over them.
+last change, each of which is half of a training. A change of masks falls on one update in `freq`;
+its cost is spread over them.
 """
 
 from __future__ import annotations
