@@ -42,18 +42,22 @@ static INLINE V divide(V x, V y) { return x * (V)_mm512_rcp14_ps((__m512)y); }
 static INLINE V divide(V x, V y) { return x / y; }
 #endif
 
-// A cell computes next from GATES parts of x, of y and the state h: LANES units at a time.
+// A cell computes the next state from GATES parts of x, of y and the state h: LANES units at a time,
+// in two halves, because each is a long chain of operations that wait for one another.
 
 struct GRUCell {
     // r, z, n
     static constexpr int GATES = 3;
-    static INLINE V next(const V *x, const V *y, V h, float) {
-        const V r = 1.0f / (1.0f + exp_minus(x[0] + y[0], 87.0f));
+    // What n is the tanh of.
+    static INLINE V prepare(const V *x, const V *y) {
+        return x[2] + y[2] / (1.0f + exp_minus(x[0] + y[0], 87.0f));
+    }
+    static INLINE V next(V prepared, const V *x, const V *y, V h, float) {
         // z = 1 / (1 + a) and n = (b - 1) / (b + 1), over one denominator. exp(x) - 1 instead of
         // exp(x), because small x then lose no digits; the bounds keep the product finite.
         const V a = exp_minus(x[1] + y[1], 43.0f);
         V scale;
-        const V rest = exp_parts(clamp(2.0f * (x[2] + r * y[2]), 43.0f), &scale);
+        const V rest = exp_parts(clamp(2.0f * prepared, 43.0f), &scale);
         const V b_minus_1 = rest * scale + (scale - 1.0f), b_plus_1 = b_minus_1 + 2.0f;
         return (b_minus_1 * a + h * b_plus_1) / ((1.0f + a) * b_plus_1);
     }
@@ -61,39 +65,54 @@ struct GRUCell {
 
 struct CoarseGRUCell {
     static constexpr int GATES = 3;
-    static INLINE V next(const V *x, const V *y, V h, float) {
-        // sigmoid(x) = (1 + tanh(x / 2)) / 2
-        const CoarseTanh r(0.5f * (x[0] + y[0])), z(0.5f * (x[1] + y[1]));
-        const CoarseTanh n(x[2] + (0.5f + 0.5f * divide(r.p, r.q)) * y[2]);
+    // sigmoid(x) = (1 + tanh(x / 2)) / 2
+    static INLINE V prepare(const V *x, const V *y) {
+        const CoarseTanh r(0.5f * (x[0] + y[0]));
+        return x[2] + (0.5f + 0.5f * divide(r.p, r.q)) * y[2];
+    }
+    static INLINE V next(V prepared, const V *x, const V *y, V h, float) {
+        const CoarseTanh z(0.5f * (x[1] + y[1])), n(prepared);
         // n + z (h - n), over one denominator.
         return divide(2.0f * z.q * n.p + (z.q + z.p) * (h * n.q - n.p), 2.0f * z.q * n.q);
     }
 };
 
-struct TanhCell {
+struct SimpleCell {
     static constexpr int GATES = 1;
-    static INLINE V next(const V *x, const V *y, V, float) {
+    static INLINE V prepare(const V *x, const V *y) { return x[0] + y[0]; }
+};
+
+struct TanhCell : SimpleCell {
+    static INLINE V next(V sum, const V *, const V *, V, float) {
         V scale;
-        const V rest = exp_parts(clamp(2.0f * (x[0] + y[0]), 43.0f), &scale);
+        const V rest = exp_parts(clamp(2.0f * sum, 43.0f), &scale);
         const V b_minus_1 = rest * scale + (scale - 1.0f);
         return b_minus_1 / (b_minus_1 + 2.0f);
     }
 };
 
-struct CoarseTanhCell {
-    static constexpr int GATES = 1;
-    static INLINE V next(const V *x, const V *y, V, float) {
-        const CoarseTanh tanh(x[0] + y[0]);
+struct CoarseTanhCell : SimpleCell {
+    static INLINE V next(V sum, const V *, const V *, V, float) {
+        const CoarseTanh tanh(sum);
         return divide(tanh.p, tanh.q);
     }
 };
 
-struct ReLUCell {
-    static constexpr int GATES = 1;
-    static INLINE V next(const V *x, const V *y, V, float ceiling) {
-        const V sum = x[0] + y[0];
+struct ReLUCell : SimpleCell {
+    static INLINE V next(V sum, const V *, const V *, V, float ceiling) {
         const V positive = sum < 0.0f ? V{} : sum;
         return positive > ceiling ? broadcast(ceiling) : positive;
+    }
+};
+
+// The gates of the units from `i` on, as a vector of each or, of fewer, with zeros.
+template <int G> struct Gates {
+    V x[G], y[G];
+    template <class Get> INLINE Gates(const float *from_x, const float *from_y, int H, int i, Get get) {
+        for (int g = 0; g < G; g++) {
+            x[g] = get(from_x + (size_t)g * H + i);
+            y[g] = get(from_y + (size_t)g * H + i);
+        }
     }
 };
 
@@ -101,22 +120,30 @@ struct ReLUCell {
 template <class Cell>
 static void units(const float *x, const float *y, const float *h, float *next, int first, int last,
                   int H, float ceiling) {
-    constexpr int G = Cell::GATES;
-    const auto next_units = [=](int i, auto get) INLINE_LAMBDA {
-        V gates_x[G], gates_y[G];
-        for (int g = 0; g < G; g++) {
-            gates_x[g] = get(x + (size_t)g * H + i);
-            gates_y[g] = get(y + (size_t)g * H + i);
-        }
-        return Cell::next(gates_x, gates_y, get(h + i), ceiling);
-    };
+    typedef Gates<Cell::GATES> CellGates;
+    // So many vectors at once that their chains overlap.
+    constexpr int U = 4;
+    const auto whole = [](const float *p) INLINE_LAMBDA { return load(p); };
     int i = first;
-    for (; i + LANES <= last; i += LANES)
-        store(next + i, next_units(i, [](const float *p) INLINE_LAMBDA { return load(p); }));
-    if (i < last) {
-        const int count = last - i;
+    for (; i + U * LANES <= last; i += U * LANES) {
+        V prepared[U];
+        for (int u = 0; u < U; u++) {
+            const CellGates gates(x, y, H, i + u * LANES, whole);
+            prepared[u] = Cell::prepare(gates.x, gates.y);
+        }
+        for (int u = 0; u < U; u++) {
+            const CellGates gates(x, y, H, i + u * LANES, whole);
+            store(next + i + u * LANES,
+                  Cell::next(prepared[u], gates.x, gates.y, load(h + i + u * LANES), ceiling));
+        }
+    }
+    for (; i < last; i += LANES) {
+        const int count = last - i < LANES ? last - i : LANES;
+        const auto some = [=](const float *p) { return load_some(p, count); };
+        const CellGates gates(x, y, H, i, some);
         float lanes[LANES];
-        store(lanes, next_units(i, [=](const float *p) { return load_some(p, count); }));
+        store(lanes, Cell::next(Cell::prepare(gates.x, gates.y), gates.x, gates.y, some(h + i),
+                                ceiling));
         for (int j = 0; j < count; j++) next[i + j] = lanes[j];
     }
 }
