@@ -40,7 +40,7 @@ CUBIC = (
     "--prune-schedule cubic --prune-start 5% --prune-end 50% --prune-freq 20"
 )
 BLOCKS = "--prune-block-shape 4,4 --prune-score l2"
-LAMP = "--prune-allocation lamp --lr 0.0025 --dropout 0.15"
+MILD = "--lr 0.0025 --dropout 0.15"
 LARGE, WIDE = "--hidden-size 320", "--hidden-size 512"
 # As many parameters as the large model keeps at 90 %.
 SMALL = "--hidden-size 96"
@@ -58,8 +58,9 @@ RUNS = {
     "blocks-95": f"{LARGE} {CUBIC} --prune-sparsity 0.95 {BLOCKS}",
     "wide-90": f"{WIDE} {CUBIC} --prune-sparsity 0.9",
     # One target for both types, shared out by LAMP scores, with the options of relu-91-long.
-    "sparse-90-lamp": f"{LARGE} {CUBIC} {LAMP} --prune-sparsity 0.9",
-    "blocks-90-lamp": f"{LARGE} {CUBIC} {LAMP} --prune-sparsity 0.9 {BLOCKS}",
+    "sparse-90-lamp": f"{LARGE} {CUBIC} --prune-allocation lamp {MILD} --prune-sparsity 0.9",
+    "blocks-90-lamp": f"{LARGE} {CUBIC} --prune-allocation lamp {MILD} --prune-sparsity 0.9 "
+    f"{BLOCKS}",
     "small-dense": f"{SMALL} {SMALL_DENSE}",
     "relu-dense": f"{RELU} {DENSE}",
     "relu-90": f"{RELU} {CUBIC} --prune-sparsity 0.9",
@@ -67,7 +68,8 @@ RUNS = {
     "relu-90-lr-0.005": f"{RELU} {CUBIC} --lr 0.005 --dropout 0.05 --prune-sparsity 0.9",
     "relu-wide-90": f"{RELU} --hidden-size 1024 {CUBIC} --prune-sparsity 0.9",
     # Twice the epochs, and at most an eighth of the parameters of its dense self.
-    "relu-91-long": f"{RELU} --hidden-size 640 {CUBIC} {LAMP} --prune-sparsity 0.91",
+    "relu-91-long": f"{RELU} --hidden-size 640 {CUBIC} {MILD} --prune-sparsity 0.91 "
+    "--prune-allocation lamp",
     "streaming-dense": f"{STREAMING} {DENSE}",
     "streaming-90": f"{STREAMING} {CUBIC} --prune-sparsity 0.9",
 }
