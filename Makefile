@@ -25,7 +25,7 @@ $(INSTALLED): setup.py pyproject.toml constraints.txt
 # Many small tensors and several processes at once: more threads only get in each other's way.
 test: export OMP_NUM_THREADS ?= 1
 test: lint
-	$(RUN) -m pytest tests
+	$(RUN) -m pytest tests --numprocesses 2 --dist loadfile
 
 test-gpu: $(INSTALLED)
 	@$(RUN) tests/triton_parity.py

@@ -85,6 +85,7 @@ setup(
             "hypothesis>=6.80",
             "jiwer>=3.0",
             "pytest>=8.0",
+            "pytest-xdist>=3.5",
             "ruff>=0.6",
             "setuptools>=70.1",
             "tensorboardX>=2.6",
