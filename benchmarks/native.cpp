@@ -66,6 +66,14 @@ double read_us(size_t bytes) {
     });
 }
 
+// A line of JSON: one format's times, and what reading as many bytes takes.
+void print_row(const char *name, double step, double product, size_t matrix_bytes) {
+    const size_t bytes = (matrix_bytes + 511) / 512 * 512;
+    std::printf("{\"format\": \"%s\", \"step_us\": %.3f, \"product_us\": %.3f, \"bytes\": %zu, "
+                "\"read_us\": %.3f}\n",
+                name, step, product, bytes, read_us(bytes));
+}
+
 void time_format(const char *name, int H, double density, int r, int c, int dtype) {
     const int panels = (H + r - 1) / r, columns = (H + c - 1) / c;
     const size_t value = dtype == FLOAT32 ? 4 : dtype == BFLOAT16 ? 2 : 1;
@@ -91,10 +99,7 @@ void time_format(const char *name, int H, double density, int r, int c, int dtyp
     }) / STEPS;
     const double product =
         least_us([&] { rnnprune_matmul(&m, h.data(), bias.data(), y.data(), 1, 1); });
-    const size_t bytes = (column.size() * (r * c * value + 2) + 511) / 512 * 512;
-    std::printf("{\"format\": \"%s\", \"step_us\": %.3f, \"product_us\": %.3f, \"bytes\": %zu, "
-                "\"read_us\": %.3f}\n",
-                name, step, product, bytes, read_us(bytes));
+    print_row(name, step, product, column.size() * (r * c * value + 2));
 }
 
 #ifdef OPUS

@@ -1,8 +1,8 @@
-// A peer of the kernels: those of Opus (dnn/vec_avx.h), blocks of 8 x 4, in float and in int8. They are
-// not part of this project: native.py has them included from a checkout that the user names.
+// A peer of the kernels: those of Opus (dnn/vec_avx.h), blocks of 8 x 4, in float and in int8. They
+// are not part of this project: native.py has them included from a checkout that the user names.
 
-// Per 8 rows: the number of blocks, then their first columns. A block lies column by column in float
-// and row by row in int8.
+// Per 8 rows: the number of blocks, then their first columns. A block lies column by column in
+// float and row by row in int8.
 struct OpusMatrix {
     int H;
     std::vector<int> index;
@@ -44,11 +44,12 @@ struct OpusMatrix {
         for (int row = 0; row < 3 * H; row += 8) {
             double expected[8] = {};
             for (int n = *p++; n > 0; n--, p++, block++)
-                for (int r = 0; r < 8; r++)
-                    for (int c = 0; c < 4; c++)
-                        expected[r] += is_int8 ? bytes[block * 32 + 4 * r + c] / 127.0 *
-                                                     std::nearbyint(std::fma(x[*p + c], 127.0f, 127.0f))
-                                               : (double)floats[block * 32 + 8 * c + r] * x[*p + c];
+                for (int i = 0; i < 32; i++) {
+                    const float here = x[*p + (is_int8 ? i % 4 : i / 8)];
+                    const double level = std::nearbyint(std::fma(here, 127.0f, 127.0f));
+                    if (is_int8) expected[i / 4] += bytes[block * 32 + i] * level / 127.0;
+                    else expected[i % 8] += (double)floats[block * 32 + i] * here;
+                }
             for (int r = 0; r < 8; r++)
                 largest = std::max(largest, std::abs(expected[r] - y[row + r]));
         }
@@ -77,8 +78,9 @@ inline void time_opus(const char *name, int H, double density, bool is_int8) {
     std::vector<float> x(H), y(3 * H), bias(3 * H, 0.1f), h(H), gates(3 * H), recurrent(3 * H);
     std::vector<float> gates_x((size_t)STEPS * 3 * H, 0.1f);
     for (float &value : x) value = (int)(random_bits() % 2001 - 1000) / 1000.0f;
-    if (m.error(is_int8, x) > 1e-2) {
-        std::fprintf(stderr, "%s: error %g\n", name, m.error(is_int8, x));
+    const double error = m.error(is_int8, x);
+    if (error > 1e-2) {
+        std::fprintf(stderr, "%s: error %g\n", name, error);
         std::exit(1);
     }
     const double step = least_us([&] {
@@ -89,8 +91,5 @@ inline void time_opus(const char *name, int H, double density, bool is_int8) {
     }) / STEPS;
     const double product = least_us([&] { m.product(is_int8, x.data(), y.data()); });
     const size_t blocks = m.index.size() - 3 * H / 8;
-    const size_t bytes = (blocks * 32 * (is_int8 ? 1 : 4) + 4 * m.index.size() + 511) / 512 * 512;
-    std::printf("{\"format\": \"%s\", \"step_us\": %.3f, \"product_us\": %.3f, \"bytes\": %zu, "
-                "\"read_us\": %.3f}\n",
-                name, step, product, bytes, read_us(bytes));
+    print_row(name, step, product, blocks * 32 * (is_int8 ? 1 : 4) + 4 * m.index.size());
 }

@@ -135,12 +135,12 @@ def record(
         "tokens_per_update": args.batch * args.time,
         "method": name,
     }
-    methods = "" if args.methods == ["cubic"] else f" --methods {' '.join(args.methods)}"
     path = save_result(
         args.results,
         f"h{args.hidden}-b{args.batch}" + ("" if name == "cubic" else f"-{name}"),
         0,
-        f"python benchmarks/pruning_cost.py --hidden {args.hidden} --batch {args.batch}{methods}",
+        f"python benchmarks/pruning_cost.py --hidden {args.hidden} --batch {args.batch} "
+        f"--updates {args.updates} --methods {' '.join(args.methods)}",
         figures,
     )
     print(f"{name}: {figures['cost_percent']:+.2f} % per update; written to {path}")

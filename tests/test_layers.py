@@ -8,7 +8,7 @@ from sparse_samples import pruned
 from tolerances import assert_close
 from torch import nn
 
-from fairseq_rnnprune.layers import GRU, Linear, packing
+from fairseq_rnnprune.layers import GRU, Linear, make_packable, packing
 from fairseq_rnnprune.sparse import SparseGRU, SparseLinear
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
@@ -138,3 +138,12 @@ def test_weights_with_nan_are_refused():
     linear.weight.data[0, 0] = float("nan")
     with pytest.raises(ValueError, match="expected finite weights, got NaN or inf"):
         linear.pack("fp32")
+
+
+def test_made_packable_a_module_keeps_its_parameters_and_draws_nothing():
+    module = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.Linear(4, 5, bias=False), nn.ReLU()))
+    parameters, drawn = list(module.parameters()), torch.get_rng_state()
+    make_packable(module, "fp32")
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(p is q for p, q in zip(module.parameters(), parameters, strict=True))
+    assert [type(module[0]), type(module[1][0])] == [Linear, Linear] and module[0].packed == "fp32"

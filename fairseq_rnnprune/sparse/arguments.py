@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -48,13 +50,7 @@ def check_activations(
     """
     if _is_plain(x, shape, W):
         return x
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{function}: expected {name} to be a tensor, got {type(x).__name__}")
-    if x.dtype not in WEIGHT_DTYPES:
-        raise ValueError(
-            f"{function}: expected {name} in {names(WEIGHT_DTYPES)}, got {x.dtype}; "
-            "convert it with .float()"
-        )
+    check_float_tensor(function, name, x)
     fits = x.dim() == len(shape) and all(
         isinstance(size, str) or size == actual for size, actual in zip(shape, x.shape, strict=True)
     )
@@ -71,6 +67,17 @@ def check_activations(
             "for inference, use torch.no_grad()"
         )
     return x.float()
+
+
+def check_float_tensor(function: str, name: str, x: Any) -> None:
+    """Raises TypeError or ValueError for anything else than a tensor of floats."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{function}: expected {name} to be a tensor, got {type(x).__name__}")
+    if x.dtype not in WEIGHT_DTYPES:
+        raise ValueError(
+            f"{function}: expected {name} in {names(WEIGHT_DTYPES)}, got {x.dtype}; "
+            "convert it with .float()"
+        )
 
 
 def _is_plain(x: Tensor, shape: tuple[int | str, ...], W: BlockSparseMatrix) -> bool:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from .arguments import check_float_tensor
 from .cpu_network import Network
 from .direction import Direction, ShapeChoice, pack_layers
 from .dispatch import choose_backend
 from .lengths import check_lengths
-from .validation import WEIGHT_DTYPES, names
 
 
 class SparseRecurrent(nn.Module):
@@ -122,13 +122,7 @@ class SparseRecurrent(nn.Module):
                 f"{self._name}: expected a padded tensor, got a PackedSequence; "
                 "unpack it with torch.nn.utils.rnn.pad_packed_sequence"
             )
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{self._name}: expected x to be a tensor, got {type(x).__name__}")
-        if x.dtype not in WEIGHT_DTYPES:
-            raise ValueError(
-                f"{self._name}: expected x in {names(WEIGHT_DTYPES)}, got {x.dtype}; "
-                "convert it with .float()"
-            )
+        check_float_tensor(self._name, "x", x)
         if x.dim() not in (2, 3) or x.shape[-1] != self.input_size:
             layout = "B, T" if self.batch_first else "T, B"
             size = self.input_size

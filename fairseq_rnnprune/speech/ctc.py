@@ -60,7 +60,10 @@ def greedy(log_probs: Any, blank: int = 0, forbidden: Sequence[int] = ()) -> Hyp
 
 
 def checked(name: str, log_probs: Any, blank: int, forbidden: list[int]) -> np.ndarray:
-    """A copy in float64 in which forbidden tokens have no probability."""
+    """A copy in float64 in which forbidden tokens have no probability.
+
+    ValueError for what is no log-probabilities of one utterance.
+    """
     rows = np.array(log_probs, dtype=np.float64)
     if rows.ndim != 2 or rows.shape[1] <= blank:
         raise ValueError(

@@ -49,7 +49,7 @@ struct IntegerBlock {
     template <int B>
     static INLINE void sums(V (&sum)[SUMS][B], const Matrix &m, int panel, const uint8_t *x,
                             const float *x_scales) {
-        // The dot product of AVX-512 takes several cycles; elsewhere the sum waits for one addition.
+        // AVX-512's dot product takes several cycles; elsewhere the sum waits for one addition.
         constexpr int U = LANES != 16 || SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 3;
         const int n = m.pointers[panel + 1] - m.pointers[panel];
         const uint16_t *columns = m.columns + m.pointers[panel];

@@ -42,8 +42,8 @@ static INLINE V divide(V x, V y) { return x * (V)_mm512_rcp14_ps((__m512)y); }
 static INLINE V divide(V x, V y) { return x / y; }
 #endif
 
-// A cell computes the next state from GATES parts of x, of y and the state h: LANES units at a time,
-// in two halves, because each is a long chain of operations that wait for one another.
+// A cell computes the next state from GATES parts of x, of y and the state h: LANES units at a
+// time, in two halves, because each is a long chain of operations that wait for one another.
 
 struct GRUCell {
     // r, z, n
@@ -108,7 +108,8 @@ struct ReLUCell : SimpleCell {
 // The gates of the units from `i` on, as a vector of each or, of fewer, with zeros.
 template <int G> struct Gates {
     V x[G], y[G];
-    template <class Get> INLINE Gates(const float *from_x, const float *from_y, int H, int i, Get get) {
+    template <class Get>
+    INLINE Gates(const float *from_x, const float *from_y, int H, int i, Get get) {
         for (int g = 0; g < G; g++) {
             x[g] = get(from_x + (size_t)g * H + i);
             y[g] = get(from_y + (size_t)g * H + i);
@@ -137,13 +138,15 @@ static void units(const float *x, const float *y, const float *h, float *next, i
                   Cell::next(prepared[u], gates.x, gates.y, load(h + i + u * LANES), ceiling));
         }
     }
-    for (; i < last; i += LANES) {
-        const int count = last - i < LANES ? last - i : LANES;
-        const auto some = [=](const float *p) { return load_some(p, count); };
-        const CellGates gates(x, y, H, i, some);
+    const auto one = [&](auto get) INLINE_LAMBDA {
+        const CellGates gates(x, y, H, i, get);
+        return Cell::next(Cell::prepare(gates.x, gates.y), gates.x, gates.y, get(h + i), ceiling);
+    };
+    for (; i + LANES <= last; i += LANES) store(next + i, one(whole));
+    if (i < last) {
+        const int count = last - i;
         float lanes[LANES];
-        store(lanes, Cell::next(Cell::prepare(gates.x, gates.y), gates.x, gates.y, some(h + i),
-                                ceiling));
+        store(lanes, one([=](const float *p) { return load_some(p, count); }));
         for (int j = 0; j < count; j++) next[i + j] = lanes[j];
     }
 }
