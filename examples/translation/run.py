@@ -68,7 +68,7 @@ RUNS = {
         *("--prune-schedule", "ramp", "--prune-q", CALIBRATED),
         *shlex.split("--prune-ramp 30% --prune-max-sparsity 0.9"),
     ],
-    "wide-90": [*WIDE, *CUBIC, "0.9"],
+    "wide-90": [*WIDE, *CUBIC, "0.9", *shlex.split("--dropout 0.2 --lr 0.003")],
 }
 
 
