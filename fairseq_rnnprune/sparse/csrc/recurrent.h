@@ -36,8 +36,11 @@ struct CoarseTanh {
 };
 
 #if LANES == 16
-// 14 bits of 1 / y.
-static INLINE V divide(V x, V y) { return x * (V)_mm512_rcp14_ps((__m512)y); }
+// rcp14 is right to 14 bits, after a step of Newton to float's last places.
+static INLINE V divide(V x, V y) {
+    const V r = (V)_mm512_rcp14_ps((__m512)y);
+    return x * (r * (2.0f - y * r));
+}
 #else
 static INLINE V divide(V x, V y) { return x / y; }
 #endif
