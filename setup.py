@@ -34,8 +34,8 @@ def kernels() -> Extension:
     folder = Path(PACKAGE, "sparse", "csrc")
     # Apple's Clang has no OpenMP; one thread is used then.
     openmp = [] if platform.system() == "Darwin" else ["-fopenmp"]
-    # GCC's own headers set off the last warning.
-    warnings = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-maybe-uninitialized"]
+    # GCC's own headers set off the last two warnings.
+    warnings = "-Wall -Wextra -Wno-psabi -Wno-maybe-uninitialized -Wno-uninitialized".split()
     return Extension(
         f"{PACKAGE}.sparse._kernels",
         sources=[str(folder / "kernels.cpp")],

@@ -22,7 +22,9 @@ from fairseq_rnnprune.experiment import save_result
 FOLDER = Path(__file__).resolve().parent
 KERNELS = FOLDER.parent / "fairseq_rnnprune" / "sparse" / "csrc"
 # As in setup.py; the loop that only reads may use everything that this processor has.
-FLAGS = "-std=c++17 -O3 -fopenmp -Wall -Wextra -Wno-psabi -Wno-maybe-uninitialized".split()
+FLAGS = (
+    "-std=c++17 -O3 -fopenmp -Wall -Wextra -Wno-psabi -Wno-maybe-uninitialized -Wno-uninitialized"
+).split()
 
 
 def main() -> None:

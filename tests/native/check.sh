@@ -6,7 +6,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 csrc=fairseq_rnnprune/sparse/csrc
-flags="-std=c++17 -Wall -Wextra -Wno-psabi -Wno-maybe-uninitialized -fopenmp -I $csrc"
+flags="-std=c++17 -Wall -Wextra -Wno-psabi -Wno-maybe-uninitialized -Wno-uninitialized -fopenmp -I $csrc"
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
 

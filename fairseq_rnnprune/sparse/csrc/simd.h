@@ -97,34 +97,42 @@ static INLINE V permute(V v, VI from) {
 #endif
 }
 
-// Stores the sums of every N neighbouring lanes, LANES / N of them; N is 1, 4, 8 or LANES.
-template <int N> static INLINE void store_sums(float *p, V v) {
-    if constexpr (N == 1) {
-        store(p, v);
-    } else {
-        v += permute(v, LANE ^ 1);
-        v += permute(v, LANE ^ 2);
-        if constexpr (N >= 8) v += permute(v, LANE ^ 4);
-        // In one piece, because a vector is going to be loaded from there.
-        v = permute(v, LANE * N & (LANES - 1));
-        __builtin_memcpy(p, &v, sizeof(float) * (LANES / N));
-    }
-}
-
-// Lane LANES / 4 * i + j of the result is the sum of lanes 4j to 4j + 3 of vector i.
+// The halves of every 8 lanes of v, then of w, added up, without gaps.
 #if LANES == 16
-static INLINE V sums_of_4(V a, V b, V c, V d) {
+static INLINE V add_halves(V v, V w) {
+    const __m512 a = (__m512)v, b = (__m512)w;
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+#elif LANES == 8
+static INLINE V add_halves(V v, V w) {
+    return _mm256_add_ps(_mm256_permute2f128_ps(v, w, 0x20), _mm256_permute2f128_ps(v, w, 0x31));
+}
+#endif
+
+// Lane 4j + i of the result is the sum of lanes 4j to 4j + 3 of vector i.
+#if LANES == 16
+static INLINE V sums_side_by_side(V a, V b, V c, V d) {
     const auto pairs = [](V v, V w) {
         return _mm512_add_ps(_mm512_unpacklo_ps((__m512)v, (__m512)w),
                              _mm512_unpackhi_ps((__m512)v, (__m512)w));
     };
     const __m512d ab = (__m512d)pairs(a, b), cd = (__m512d)pairs(c, d);
-    const V sums = (V)_mm512_unpacklo_pd(ab, cd) + (V)_mm512_unpackhi_pd(ab, cd);
-    return permute(sums, LANE % 4 * 4 + LANE / 4);
+    return (V)_mm512_unpacklo_pd(ab, cd) + (V)_mm512_unpackhi_pd(ab, cd);
 }
 #elif LANES == 8
-static INLINE V sums_of_4(V a, V b, V c, V d) {
-    const __m256 ab = _mm256_hadd_ps(a, b), cd = _mm256_hadd_ps(c, d);
-    return permute(_mm256_hadd_ps(ab, cd), LANE % 2 * 4 + LANE / 2);
+static INLINE V sums_side_by_side(V a, V b, V c, V d) {
+    return _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+}
+#else
+static INLINE V sums_side_by_side(V a, V b, V c, V d) {
+    V sums{};
+    for (int i = 0; i < 4; i++) sums += V{a[i], b[i], c[i], d[i]};
+    return sums;
 }
 #endif
+
+// Lane LANES / 4 * i + j of the result is the sum of lanes 4j to 4j + 3 of vector i.
+static INLINE V sums_of_4(V a, V b, V c, V d) {
+    constexpr int N = LANES / 4;
+    return permute(sums_side_by_side(a, b, c, d), LANE % N * 4 + LANE / N);
+}
