@@ -9,6 +9,8 @@ namespace NAMESPACE {
 
 #include "int8.h"
 
+#include "rows.h"
+
 #include "activations.h"
 
 #include "recurrent.h"

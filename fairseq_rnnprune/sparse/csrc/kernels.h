@@ -40,8 +40,9 @@ struct Matrix {
 
 enum Dtype { FLOAT32, BFLOAT16, INT8, DTYPES };
 
-// X(rows, columns) for every block shape with kernels, the same as in cpu_library.py. Rows are a multiple of columns, so that a
-// panel of a recurrent weight produces whole blocks of the next step's input.
+// X(rows, columns) for every block shape with kernels, the same as in cpu_library.py. Rows are a
+// multiple of columns, so that a panel of a recurrent weight produces whole blocks of the next step's
+// input.
 #define BLOCK_SHAPES(X) X(16, 1) X(4, 4) X(8, 4) X(16, 4) X(8, 8)
 enum { SHAPES = 5 };
 

@@ -1,0 +1,156 @@
+// From the sums of panels to the rows of a product. Included once per instruction set (see body.h).
+
+// y [B, rows] = sum * scales + bias, each of which may be null, for the first `batch`, where a lane is
+// a row.
+template <class Block, int PANELS, int B>
+static INLINE void store_rows(const V (&sum)[PANELS][Block::SUMS][B], const float *scales,
+                              const float *bias, float *y, size_t rows, int batch) {
+    static_assert(PANELS == 1);
+    for (int s = 0; s < Block::SUMS; s++) {
+        const V factor = scales ? load(scales + s * LANES) : broadcast(1.0f);
+        const V more = bias ? load(bias + s * LANES) : V{};
+        for (int b = 0; b < B; b++)
+            if (b < batch) store(y + b * rows + s * LANES, sum[0][s][b] * factor + more);
+    }
+}
+
+// p [0 .. R-1], or as many as a vector holds, repeated to fill it; of null, `otherwise`.
+template <int R> static INLINE V repeat_rows(const float *p, float otherwise) {
+    if (!p) return broadcast(otherwise);
+    if constexpr (R >= LANES) return load(p);
+    else return repeat<R>(p);
+}
+
+// As store_rows, where SPAN lanes, 4 or 8, are a row, of panels side by side: four vectors of 4 lanes a
+// row are added up together, and their sums [B, R] follow one another without gaps.
+template <class Block, int PANELS, int B>
+static INLINE void store_added_rows(const V (&sum)[PANELS][Block::SUMS][B], const float *scales,
+                                    const float *bias, float *y, size_t rows, int batch) {
+    constexpr int R = PANELS * Block::ROWS, SPAN = Block::SPAN, SUMS = Block::SUMS;
+    constexpr int CHUNK = R < LANES ? R : LANES;
+    const auto vector = [&](int i) INLINE_LAMBDA {
+        return sum[i / SUMS % PANELS][i % SUMS][i / (SUMS * PANELS)];
+    };
+    const auto of_4_lanes = [&](int i) INLINE_LAMBDA {
+        if constexpr (SPAN == 4) return vector(i);
+        else return add_halves(vector(2 * i), vector(2 * i + 1));
+    };
+    const auto add_up = Block::template swaps<B>() ? sums_side_by_side : sums_of_4;
+    for (int i = 0; i < PANELS * SUMS * B * 4 / SPAN; i += 4) {
+        const int b = i / 4 * LANES / R, r = i / 4 * LANES % R;
+        const V sums = add_up(of_4_lanes(i), of_4_lanes(i + 1), of_4_lanes(i + 2), of_4_lanes(i + 3));
+        const V all = sums * repeat_rows<R>(scales ? scales + r : nullptr, 1.0f) +
+                      repeat_rows<R>(bias ? bias + r : nullptr, 0.0f);
+        for (int j = 0; j < LANES / CHUNK; j++)
+            if (b + j < batch) {
+                const V part = permute(all, (LANE + j * CHUNK) & (LANES - 1));
+                __builtin_memcpy(y + (b + j) * rows + r, &part, sizeof(float) * CHUNK);
+            }
+    }
+}
+
+template <class Block, int PANELS, int B>
+static INLINE void store_panels(const V (&sum)[PANELS][Block::SUMS][B], const float *scales,
+                                const float *bias, float *y, size_t rows, int batch) {
+    if constexpr (Block::SPAN == 1) store_rows<Block>(sum, scales, bias, y, rows, batch);
+    else store_added_rows<Block>(sum, scales, bias, y, rows, batch);
+}
+
+// So many panels of a gate at a time: one by one, small ones would spend as long on adding up lanes as on
+// products.
+template <class Block, int B>
+static constexpr int PANELS = Block::SUMS * B < Block::SPAN ? Block::SPAN / (Block::SUMS * B) : 1;
+
+// Where a gate's panels lie in scales, bias and y; null where there are none.
+struct Place {
+    const float *scales, *bias;
+    float *y;
+    Place(const Matrix &m, int g, const float *bias, float *y)
+        : scales(m.scales ? m.scales + (size_t)g * m.gate_panels() * m.block_rows : nullptr),
+          bias(bias ? bias + g * m.gate_rows() : nullptr), y(y + g * m.gate_rows()) {}
+};
+
+// Panel p of gate g, of which fewer than R rows may exist. Out of line, because it is rare and would cost
+// the others registers.
+template <class Block, int B>
+static NOINLINE void some_rows(const Matrix &m, int g, int p, const Activations &x,
+                               const float *bias, float *y, int batch) {
+    constexpr int R = Block::ROWS, N = PANELS<Block, B>;
+    const Place place(m, g, bias, y);
+    auto data = (const typename Block::Activation *)x.data;
+    for (int start = 0; start < batch; start += B) {
+        V sum[N][Block::SUMS][B] = {};
+        Block::template sums<B>(sum[0], m, g * m.gate_panels() + p, data,
+                                Block::QUANTISES ? x.scales + start : nullptr);
+        float out[B][N * R];
+        store_panels<Block>(sum, nullptr, nullptr, out[0], N * R, B);
+        for (int b = start; b < start + B && b < batch; b++)
+            for (int r = 0, row = p * R; r < R && row < m.gate_rows(); r++, row++)
+                place.y[(size_t)b * m.rows + row] =
+                    out[b - start][r] * (place.scales ? place.scales[row] : 1.0f) +
+                    (place.bias ? place.bias[row] : 0.0f);
+        data += (size_t)m.block_width() * B * Block::COLUMNS;
+    }
+}
+
+template <class Block, int B>
+static void rows_in_tiles(const Matrix &matrix, int first, int last, const Activations &x,
+                          const float *__restrict bias, float *__restrict y) {
+    // A copy, which nothing that is stored can change: it may stay in registers.
+    const Matrix m = matrix;
+    constexpr int R = Block::ROWS, N = PANELS<Block, B>;
+    const int height = m.gate_rows(), panels = m.gate_panels();
+    const size_t tile_size = (size_t)m.block_width() * B * Block::COLUMNS;
+    // Where wider tiles exist, one of width 1 is for a batch of one.
+    const int batch = B == 1 && Block::MAX_TILE > 1 ? 1 : x.batch;
+    for (int g = 0; g < m.gates; g++) {
+        const Place place(m, g, bias, y);
+        int p = first;
+        for (; p + N <= last && (p + N) * R <= height; p += N) {
+            const int row = p * R;
+            const float *scales = place.scales ? place.scales + row : nullptr;
+            const float *more = place.bias ? place.bias + row : nullptr;
+            auto data = (const typename Block::Activation *)x.data;
+            for (int start = 0; start < batch; start += B, data += tile_size) {
+                V sum[N][Block::SUMS][B];
+                for (int i = 0; i < N; i++)
+                    Block::template sums<B>(sum[i], m, g * panels + p + i, data,
+                                            Block::QUANTISES ? x.scales + start : nullptr);
+                float *to = place.y + (size_t)start * m.rows + row;
+                store_panels<Block>(sum, scales, more, to, m.rows, batch - start);
+            }
+        }
+        for (; p < last; p++) some_rows<Block, B>(matrix, g, p, x, bias, y, batch);
+    }
+}
+
+// Product::rows for one kind of block.
+template <class Block>
+static void rows(const Matrix &m, int first, int last, const Activations &x, const float *bias,
+                 float *y) {
+    constexpr int MAX = Block::MAX_TILE;
+    switch (x.tile) {
+        case 1: return rows_in_tiles<Block, 1>(m, first, last, x, bias, y);
+        case 2: return rows_in_tiles<Block, MAX < 2 ? MAX : 2>(m, first, last, x, bias, y);
+        case 4: return rows_in_tiles<Block, MAX < 4 ? MAX : 4>(m, first, last, x, bias, y);
+        case 8: return rows_in_tiles<Block, MAX < 8 ? MAX : 8>(m, first, last, x, bias, y);
+        default: return rows_in_tiles<Block, MAX < 16 ? MAX : 16>(m, first, last, x, bias, y);
+    }
+}
+
+static void add_diagonal(const Matrix &m, int first, int last, const float *x, float *y,
+                         int batch) {
+    for (int b = 0; b < batch; b++, x += m.width, y += m.rows)
+        for (int g = 0; g < m.gates; g++) {
+            const float *diagonal = m.diagonal + (size_t)g * m.gate_rows();
+            float *to = y + (size_t)g * m.gate_rows();
+            int i = first;
+            for (; i + LANES <= last; i += LANES)
+                store(to + i, load(to + i) + load(diagonal + i) * load(x + i));
+            for (; i < last; i++) to[i] += diagonal[i] * x[i];
+        }
+}
+
+template <class Block> static constexpr Product product() {
+    return {Block::ROWS, Block::COLUMNS, Block::MAX_TILE, Block::QUANTISES, rows<Block>};
+}
