@@ -143,7 +143,7 @@ class Spread:
 def summarise(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One row of runs that differ in their seed: numbers as Spread, `runs` is how many there are.
 
-    A column that not all of them have is left out; so is text that differs.
+    Texts that differ are listed. A column that not all of them have is left out.
     """
     summary: dict[str, Any] = {"runs": len(group)}
     for name, first in group[0].items():
@@ -153,4 +153,6 @@ def summarise(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             summary[name] = Spread(numeric)
         elif all(value == first for value in values):
             summary[name] = first
+        elif all(isinstance(value, str) for value in values):
+            summary[name] = ", ".join(dict.fromkeys(values))
     return summary
