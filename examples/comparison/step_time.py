@@ -4,8 +4,8 @@
 
 Writes results/an4-steps.jsonl: every row of the sweep whose checkpoint is in WORK, its figures
 joined by those of `rnnprune bench` for all recurrent layers, and by the updates between which its
-training went from 30 to 89 % sparsity, as far as it did. Run it on an idle machine; all models
-are measured in one go, and a file that is there is replaced.
+training went from 30 to 89 % sparsity, as far as it did. Run it on an idle machine: all models
+with a checkpoint are measured in one go. Others keep what the file that is there has of them.
 """
 
 from __future__ import annotations
@@ -32,15 +32,18 @@ def main() -> None:
     args = parser.parse_args()
     # One thread, as a deployed model has it.
     os.environ["OMP_NUM_THREADS"] = "1"
-    rows = [measure(row, args.work, args.seconds) for row in read_rows([args.results])]
-    measured = [row for row in rows if row]
-    if not measured:
-        sys.exit(f"step_time: expected checkpoints of {args.results} in {args.work}, got none")
     path = args.results.with_name(f"{args.results.stem}-steps.jsonl")
+    before = {row["name"]: row for row in read_rows([path])} if path.exists() else {}
+    rows = list(read_rows([args.results]))
+    measured = {row["name"]: measure(row, args.work, args.seconds) for row in rows}
+    if not any(measured.values()):
+        sys.exit(f"step_time: expected checkpoints of {args.results} in {args.work}, got none")
+    kept = [measured[row["name"]] or before.get(row["name"]) for row in rows]
     temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in measured), encoding="utf-8")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept if row), encoding="utf-8")
     temporary.replace(path)
-    print(f"{len(measured)} of {len(rows)} rows measured; written to {path}")
+    count = sum(row is not None for row in measured.values())
+    print(f"{count} of {len(rows)} rows measured; written to {path}")
 
 
 def measure(row: dict[str, Any], work: Path, seconds: float) -> dict[str, Any] | None:
