@@ -137,8 +137,7 @@ class SparseRecurrent(nn.Module):
         """The states [layers * directions, B, H] before x [T, B, I]."""
         shape = (self._cells, x.shape[1], self.hidden_size)
         if h_0 is None:
-            # x.new_zeros takes three times as long, a fifth of what a call costs beyond its kernel.
-            return torch.zeros(shape, device=x.device)
+            return x.new_zeros(shape)
         expected = shape if batched else (self._cells, self.hidden_size)
         if h_0.shape != expected:
             raise ValueError(f"{self._name}: expected h_0 {list(expected)}, got {list(h_0.shape)}")
