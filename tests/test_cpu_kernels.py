@@ -41,9 +41,9 @@ def poisoned(monkeypatch):
     """New arrays hold NaN and lie between canaries; returns a check that those still live."""
     arrays = []
 
-    def empty(*shape):
+    def empty(*shape, dtype):
         size = torch.Size(shape).numel()
-        array = torch.full((size + 64,), float("nan"))
+        array = torch.full((size + 64,), float("nan"), dtype=dtype)
         array[:32] = array[32 + size :] = CANARY
         arrays.append(array)
         return array[32 : 32 + size].view(shape)

@@ -39,9 +39,10 @@ def poisoned(monkeypatch):
     """New arrays hold NaN and lie between canaries, which must live to the end of the test."""
     arrays, empty = [], torch.empty
 
-    def poisoned_empty(*shape, device):
+    def poisoned_empty(*shape, dtype, device):
         array, inner = amid(CANARY, shape)
         assert torch.device(device).type == DEVICE
+        assert array.dtype == dtype
         arrays.append(array)
         return inner.fill_(float("nan"))
 

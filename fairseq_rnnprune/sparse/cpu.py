@@ -57,8 +57,8 @@ def matmul(W: BlockSparseMatrix, x: Tensor, bias: Tensor | None = None) -> Tenso
     """float32 x [B, K] times the transpose of W, plus bias [M]: float32 [B, M], contiguous."""
     prepared = prepare(W)
     x, bias = x.contiguous(), None if bias is None else bias.contiguous()
-    # float32 as x, whatever torch's default is: the kernels write floats there.
-    y = x.new_empty(len(x), W.shape[0])
+    # Whatever torch's default dtype is: the kernels write floats there.
+    y = torch.empty(len(x), W.shape[0], dtype=torch.float32)
     pointers = (x.data_ptr(), address(bias), y.data_ptr())
     call("matmul", prepared.pointer, *pointers, len(x), prepared.threads)
     return y
@@ -94,7 +94,7 @@ def _recurrent(
     prepared = prepare(W)
     gates_x, h = gates_x.contiguous(), h.contiguous()
     bias = None if bias is None else bias.contiguous()
-    states = h.new_empty(*gates_x.shape[:2], h.shape[1])
+    states = torch.empty(*gates_x.shape[:2], h.shape[1], dtype=torch.float32)
     call(
         "recurrent",
         prepared.pointer,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from .cpu_library import CELLS, Layer, call, prepare, threads
@@ -49,8 +50,8 @@ class Network:
         """x [T, B, I] and h_0 [n, B, H], float32, to out [T, B, directions * H] and h_n."""
         x, h_0 = x.contiguous(), h_0.contiguous()
         steps, batch, _ = x.shape
-        out = x.new_empty(steps, batch, self.directions * self.hidden)
-        h_n = x.new_empty(len(self.structs), batch, self.hidden)
+        out = torch.empty(steps, batch, self.directions * self.hidden, dtype=torch.float32)
+        h_n = torch.empty(len(self.structs), batch, self.hidden, dtype=torch.float32)
         call(
             "network",
             self.structs,

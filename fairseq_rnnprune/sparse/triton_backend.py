@@ -80,7 +80,7 @@ def not_supported_reasons(W: BlockSparseMatrix, x: Tensor) -> list[str]:
 
 def matmul(W: BlockSparseMatrix, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """float32 x [B, K] times the transpose of W, plus bias [M]: float32 [B, M], contiguous."""
-    y = x.new_empty(len(x), W.shape[0])
+    y = torch.empty(len(x), W.shape[0], dtype=torch.float32, device=x.device)
     launch_matmul(W, x.contiguous(), None if bias is None else bias.contiguous(), y)
     return y
 
@@ -89,7 +89,7 @@ def gru_sequence(
     W: BlockSparseMatrix, gates_x: Tensor, h: Tensor, bias: Tensor | None = None
 ) -> Tensor:
     """As `reference.gru_sequence`, with one launch per step; float32 throughout."""
-    states = h.new_empty(len(gates_x), *h.shape)
+    states = torch.empty(len(gates_x), *h.shape, dtype=torch.float32, device=h.device)
     gates_x, h = gates_x.contiguous(), h.contiguous()
     bias = None if bias is None else bias.contiguous()
     for gates, out in zip(gates_x.unbind(0), states.unbind(0), strict=True):
