@@ -17,6 +17,7 @@ from fairseq_rnnprune.sparse import (
     matmul,
     reference,
 )
+from fairseq_rnnprune.sparse.cpu_library import quantises_activations
 
 pytestmark = pytest.mark.skipif(
     bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
@@ -53,8 +54,7 @@ def matrices(draw, recurrent=False):
 
 def tolerance(W):
     # With 8-bit activations a row of few weights may carry all of their rounding.
-    in_levels = W.dtype == torch.int8 and W.block_shape == (16, 4)
-    return None if in_levels else torch.float32
+    return None if quantises_activations(W) else torch.float32
 
 
 @given(W=matrices(), batch=some.integers(0, 70), instruction_set=some.integers(0, 2))

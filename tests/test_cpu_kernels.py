@@ -19,6 +19,7 @@ from fairseq_rnnprune.sparse import (
     rnn_sequence,
 )
 from fairseq_rnnprune.sparse.blocks import diagonals
+from fairseq_rnnprune.sparse.cpu_library import quantises_activations
 
 pytestmark = pytest.mark.skipif(
     bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
@@ -63,14 +64,10 @@ def in_levels(x, least=1e-30):
     return (x / scale).round().double() * scale.double()
 
 
-def quantises(W):
-    return W.dtype == torch.int8 and W.block_shape == (16, 4)
-
-
 def assert_product(W, x, bias):
     """The packed numbers, as float64, must give the result, but for float32 rounding."""
     y = matmul(W, x, bias, "cpu")
-    exact = in_levels(x) if quantises(W) else x.double()
+    exact = in_levels(x) if quantises_activations(W) else x.double()
     assert_close(y, reference.matmul(W, exact, bias))
 
 
@@ -129,18 +126,20 @@ def test_empty_and_full(instruction_set, dtype, density):
             assert_product(W, torch.randn(3, 8), torch.ones(18))
 
 
-def test_eight_bits_at_their_limits(instruction_set):
+@pytest.mark.parametrize("block_shape", cpu.BLOCK_SHAPES)
+def test_eight_bits_at_their_limits(instruction_set, block_shape):
     # The largest products of either sign, in every column: sums would wrap in 16 bits.
     weight = torch.ones(16, 64)
     weight[1::2] = -1.0
-    W = BlockSparseMatrix.from_dense(weight, (16, 4), torch.int8)
+    W = BlockSparseMatrix.from_dense(weight, block_shape, torch.int8)
     for x in (torch.ones(1, 64), -torch.ones(1, 64)):
         assert_close(matmul(W, x), reference.matmul(W, x.double()))
 
 
-def test_eight_bits_of_zero_and_of_nan(instruction_set):
-    W = BlockSparseMatrix.from_dense(torch.ones(16, 4), (16, 4), torch.int8)
-    x = torch.zeros(4, 4)
+@pytest.mark.parametrize("block_shape", [(4, 4), (8, 4), (16, 4), (8, 8)])
+def test_eight_bits_of_zero_and_of_nan(instruction_set, block_shape):
+    W = BlockSparseMatrix.from_dense(torch.ones(16, 8), block_shape, torch.int8)
+    x = torch.zeros(4, 8)
     x[1, 2], x[2, 1], x[3, 0] = float("nan"), float("inf"), 1.0
     y = matmul(W, x)
     assert (y[0] == 0).all() and y[1:3].isnan().all() and (y[3] == 1).all()
@@ -156,12 +155,12 @@ def test_gru_sequence(instruction_set, block_shape, dtype, H, poisoned):
         gates_x, h = torch.randn(7, batch, 3 * H), 3 * torch.randn(batch, H)
         states = gru_sequence(W, gates_x, h, bias, "cpu")
         exact = reference.gru_sequence(W, gates_x.double(), h.double(), bias.double())
-        assert_close(states, exact, torch.int8 if quantises(W) else torch.float32)
+        assert_close(states, exact, torch.int8 if quantises_activations(W) else torch.float32)
         first = gru_sequence(W, gates_x[:1], h, None, "cpu")
-        x = in_levels(h, least=1.0) if quantises(W) else h.double()
+        x = in_levels(h, least=1.0) if quantises_activations(W) else h.double()
         gates_h = reference.matmul(W, x)
         exact = reference.gru_step(gates_x[0].double(), gates_h, h.double())
-        assert_close(first[0], exact, tolerance=COARSE_GATES if quantises(W) else None)
+        assert_close(first[0], exact, tolerance=COARSE_GATES if quantises_activations(W) else None)
     poisoned()
 
 
@@ -176,8 +175,8 @@ def test_rnn_sequence(instruction_set, block_shape, dtype, nonlinearity, ceiling
         gates_x, h = torch.randn(7, batch, H), torch.randn(batch, H)
         states = rnn_sequence(W, gates_x, h, bias, *options, backend="cpu")
         exact = reference.rnn_sequence(W, gates_x.double(), h.double(), bias.double(), *options)
-        assert_close(states, exact, torch.int8 if quantises(W) else torch.float32)
-    if quantises(W) and nonlinearity == "relu":
+        assert_close(states, exact, torch.int8 if quantises_activations(W) else torch.float32)
+    if quantises_activations(W) and nonlinearity == "relu":
         # The scale of 8 bits follows each step's state, however small it becomes.
         gates_x[:] = 1e-3 * torch.rand(7, batch, H)
         W = BlockSparseMatrix.from_dense(torch.eye(H) / 2, block_shape, dtype)
@@ -200,7 +199,7 @@ def test_diagonal_apart(instruction_set, block_shape, dtype):
         gates_x = torch.randn(4, batch, 3 * H)
         states = gru_sequence(W, gates_x, x, None, "cpu")
         exact = reference.gru_sequence(W, gates_x.double(), x.double())
-        assert_close(states, exact, torch.int8 if quantises(W) else torch.float32)
+        assert_close(states, exact, torch.int8 if quantises_activations(W) else torch.float32)
 
 
 def test_small_states_keep_their_digits(instruction_set):

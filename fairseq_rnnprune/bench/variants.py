@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fairseq_rnnprune.layers import GRU, ClippedRNN, Linear
 from fairseq_rnnprune.layers.packing import placement
 from fairseq_rnnprune.sparse import BlockSparseMatrix, SparseLinear
+from fairseq_rnnprune.sparse.cpu_library import quantises_activations
 
 from .layers import BenchLayer
 
@@ -103,8 +104,8 @@ def packed_cost(W: BlockSparseMatrix, backend: str) -> Cost:
         # It unpacks at every step.
         return Cost(rows * columns, W.nbytes, W.nbytes + 4 * rows * columns)
     apart = 0 if W.diagonal is None else W.diagonal.numel()
-    # The kernel for 8-bit activations reads an int32 of each row besides (csrc/int8.h).
-    offsets = 4 * W.scales.numel() if W.scales is not None and W.block_shape == (16, 4) else 0
+    # Products with activations in 8 bits read an int32 of each row besides.
+    offsets = 4 * W.scales.numel() if W.scales is not None and quantises_activations(W) else 0
     return Cost(W.values.numel() + apart, W.nbytes, W.nbytes + offsets)
 
 

@@ -66,12 +66,17 @@ class Prepared:
         return threads() if self.is_large else 1
 
 
+def quantises_activations(W: BlockSparseMatrix) -> bool:
+    """Whether products with W take activations in 8 bits (csrc/int8.h)."""
+    return W.dtype == torch.int8 and W.block_shape[1] > 1
+
+
 def prepare(W: BlockSparseMatrix) -> Prepared:
     """The struct of a matrix, made and checked at its first use and cached in W."""
     prepared = W.cache.get("cpu")
     if prepared is None:
         W.validate()
-        offsets = _offsets(W) if W.dtype == torch.int8 else None
+        offsets = _offsets(W) if quantises_activations(W) else None
         arrays = (W.values, W.columns, W.pointers, W.scales, offsets, W.diagonal)
         matrix = Matrix(*map(address, arrays), *W.shape, W.gates, *W.block_shape, DTYPES[W.dtype])
         is_large = W.nbytes >= PARALLEL_BYTES

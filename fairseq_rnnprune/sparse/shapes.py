@@ -17,8 +17,8 @@ CSR_COST = 4.0
 # So up to about H = 1000, panels that store most of an unstructured mask are faster than CSR
 # (benchmarks/results/auto).
 CSR_STEP_COST = 800_000
-# The int8 kernel that takes activations in 8 bits, too, is far ahead of the others.
-INT8_COSTS = {(16, 4): 0.5}
+# Those int8 kernels that take activations in 8 bits, too, for H = 384 and 1760 and a batch of 1.
+INT8_COSTS = {(16, 4): 0.4, (8, 8): 0.45, (8, 4): 0.55, (4, 4): 0.9}
 
 
 def choose_block_shape(

@@ -72,28 +72,36 @@ static void pack(const Matrix &m, int first, int last, const float *x, const Act
     }
 }
 
-// As pack, for blocks of 4 columns in bytes. What lies beyond the batch is left as it is: products
-// of bytes are numbers, whatever they are, and nobody reads these.
-static void quantise(const Matrix &m, int first, int last, const float *x,
-                     const Activations &packed) {
-    const int B = packed.tile;
-    const size_t tile_size = (size_t)m.block_width() * B * 4;
+// As pack, in bytes. What lies beyond the batch is left as it is: products of bytes are numbers,
+// whatever they are, and nobody reads these.
+template <int C>
+static void quantise_blocks(const Matrix &m, int first, int last, const float *x,
+                            const Activations &packed) {
+    constexpr int PART = C < LANES ? C : LANES;
+    const int B = packed.tile, end = last * C;
+    const size_t tile_size = (size_t)m.block_width() * B * C;
     for (int b = 0; b < packed.batch; b++) {
         const float *from = x + (size_t)b * m.width;
-        uint8_t *to = (uint8_t *)packed.data + b / B * tile_size + b % B * 4;
+        uint8_t *to = (uint8_t *)packed.data + b / B * tile_size + b % B * C;
         const float factor = 1.0f / packed.scales[b];
-        for (int j = first; j < last; j += LANES / 4) {
-            const int left = m.width - 4 * j;
-            const V v = left < LANES ? load_some(from + 4 * j, left) : load(from + 4 * j);
+        for (int k = first * C; k < end; k += LANES) {
+            const V v = m.width - k < LANES ? load_some(from + k, m.width - k) : load(from + k);
             const V level = clamp(v * factor, 127.0f);
             // NaN becomes some byte: its scale, or the state that a unit hands on, tells of it.
             const Bytes bytes = to_bytes(level);
-            if (B == 1 && j + LANES / 4 <= last) {
-                __builtin_memcpy(to + (size_t)j * 4, &bytes, LANES);
+            if (B == 1 && k + LANES <= end) {
+                __builtin_memcpy(to + k, &bytes, LANES);
                 continue;
             }
-            for (int i = 0; i < LANES / 4 && j + i < last; i++)
-                __builtin_memcpy(to + (size_t)(j + i) * B * 4, (const char *)&bytes + 4 * i, 4);
+            for (int i = 0; i < LANES && k + i < end; i += PART)
+                __builtin_memcpy(to + (size_t)((k + i) / C) * (B * C) + (k + i) % C,
+                                 (const char *)&bytes + i, PART);
         }
     }
+}
+
+static void quantise(const Matrix &m, int first, int last, const float *x,
+                     const Activations &packed) {
+    if (m.block_columns == 4) quantise_blocks<4>(m, first, last, x, packed);
+    else quantise_blocks<8>(m, first, last, x, packed);
 }

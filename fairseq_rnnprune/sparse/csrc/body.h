@@ -18,7 +18,7 @@ namespace NAMESPACE {
 #define FLOAT_PRODUCT(R, C) product<FloatBlock<float, R, C>>(),
 #define BFLOAT_PRODUCT(R, C) product<FloatBlock<uint16_t, R, C>>(),
 #define INT8_PRODUCT(R, C) \
-    R == 16 && C == 4 ? product<IntegerBlock>() : product<FloatBlock<int8_t, R, C>>(),
+    product<std::conditional_t<C % 4 == 0, IntegerBlock<R, C>, FloatBlock<int8_t, R, C>>>(),
 
 static const Kernels KERNELS = {
     NAME,

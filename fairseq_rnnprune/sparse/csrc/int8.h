@@ -1,4 +1,4 @@
-// int8 blocks of 16 x 4 times 8-bit activations. Included once per instruction set (see body.h).
+// int8 blocks of R x 4 or R x 8 times 8-bit activations. Included once per instruction set (see body.h).
 //
 // Four columns of a row are the four bytes of one lane, which is what the dot-product instructions
 // multiply and add. Those of AVX-512 want one factor unsigned: activations are stored as
@@ -7,65 +7,121 @@
 
 static constexpr int ZERO = LANES == 8 ? 0 : 128;
 
+template <int N> struct Ints {
+    typedef int32_t Type __attribute__((vector_size(4 * N)));
+};
+typedef Ints<4>::Type VI4;
+typedef Ints<8>::Type VI8;
+
+// sum + the dot products of the four bytes in each lane of w and of x.
 #if LANES == 16
-static INLINE VI dot4(VI sum, const int8_t *w, int32_t x) {
-    return (VI)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(x), _mm512_loadu_si512(w));
+static INLINE VI dot4(VI sum, const int8_t *w, VI x) {
+    return (VI)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, _mm512_loadu_si512(w));
 }
+static INLINE VI8 dot4(VI8 sum, const int8_t *w, VI8 x) {
+    return (VI8)_mm256_dpbusd_epi32((__m256i)sum, (__m256i)x,
+                                    _mm256_loadu_si256((const __m256i *)w));
+}
+static INLINE VI4 dot4(VI4 sum, const int8_t *w, VI4 x) {
+    return (VI4)_mm_dpbusd_epi32((__m128i)sum, (__m128i)x, _mm_loadu_si128((const __m128i *)w));
+}
+// v, and other lanes, which may hold anything.
+static INLINE VI widen(VI8 v) { return (VI)_mm512_castsi256_si512((__m256i)v); }
+static INLINE VI widen(VI4 v) { return (VI)_mm512_castsi128_si512((__m128i)v); }
 #elif LANES == 8
 // Pairs of products are added up in 16 bits, saturating: two of 255 * 127 would not fit, two of
 // 128 * 127 do, so the sign of an activation, which is -127 at least, moves to its weight.
-static INLINE VI dot4(VI sum, const int8_t *w, int32_t x) {
-    const __m256i quad = _mm256_set1_epi32(x), weights = _mm256_loadu_si256((const __m256i *)w);
-    const __m256i signed_weights = _mm256_sign_epi8(weights, quad);
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(quad), signed_weights);
+static INLINE VI dot4(VI sum, const int8_t *w, VI x) {
+    const __m256i weights = _mm256_loadu_si256((const __m256i *)w);
+    const __m256i signed_weights = _mm256_sign_epi8(weights, (__m256i)x);
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)x), signed_weights);
     return sum + (VI)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
+static INLINE VI4 dot4(VI4 sum, const int8_t *w, VI4 x) {
+    const __m128i weights = _mm_loadu_si128((const __m128i *)w);
+    const __m128i signed_weights = _mm_sign_epi8(weights, (__m128i)x);
+    const __m128i pairs = _mm_maddubs_epi16(_mm_abs_epi8((__m128i)x), signed_weights);
+    return sum + (VI4)_mm_madd_epi16(pairs, _mm_set1_epi16(1));
+}
+static INLINE VI widen(VI4 v) { return (VI)_mm256_castsi128_si256((__m128i)v); }
 #else
-static INLINE VI dot4(VI sum, const int8_t *w, int32_t x) {
+static INLINE VI dot4(VI sum, const int8_t *w, VI x) {
     for (int i = 0; i < LANES; i++)
-        for (int c = 0; c < 4; c++) sum[i] += w[4 * i + c] * (int32_t)((uint32_t)x >> 8 * c & 255);
+        for (int c = 0; c < 4; c++)
+            sum[i] += w[4 * i + c] * (int32_t)((uint32_t)x[i] >> 8 * c & 255);
     return sum;
 }
 #endif
+static INLINE VI widen(VI v) { return v; }
 
-struct IntegerBlock {
-    typedef int8_t Value;
+template <int R, int C> struct IntegerBlock {
     typedef uint8_t Activation;
+    typedef VI Sum;
     static constexpr bool QUANTISES = true;
-    static constexpr int ROWS = 16, COLUMNS = 4;
-    static constexpr int SPAN = 1, SUMS = 16 / LANES;
+    static constexpr int ROWS = R, COLUMNS = C;
+    // A row takes SPAN lanes; a block takes PART of a vector's, or all those of SUMS vectors.
+    static constexpr int SPAN = C / 4;
+    static constexpr int PART = R * SPAN < LANES ? R * SPAN : LANES;
+    static constexpr int SUMS = R * SPAN / PART;
     static constexpr int MAX_TILE = SUM_REGISTERS / SUMS;
+    // So many panels side by side have a vector of rows.
+    template <int B> static constexpr int panels() { return R < LANES ? LANES / R : 1; }
 
-    template <int B> static INLINE void add(VI (&sum)[SUMS][B], const int8_t *w, const uint8_t *x) {
+    typedef typename Ints<PART>::Type Part;
+
+    // x [0 .. C-1], repeated for every row.
+    static INLINE Part factors(const uint8_t *x) {
+        typedef std::conditional_t<C == 4, int32_t, int64_t> Row;
+        typedef Row Rows __attribute__((vector_size(4 * PART)));
+        Row row;
+        __builtin_memcpy(&row, x, C);
+        return (Part)(row - Rows{});
+    }
+
+    template <int B>
+    static INLINE void add(Part (&sum)[SUMS][B], const int8_t *w, const uint8_t *x) {
         for (int b = 0; b < B; b++) {
-            int32_t quad;
-            __builtin_memcpy(&quad, x + 4 * b, 4);
-            for (int s = 0; s < SUMS; s++)
-                sum[s][b] = dot4(sum[s][b], w + 4 * s * LANES, quad);
+            const Part row = factors(x + C * b);
+            for (int s = 0; s < SUMS; s++) sum[s][b] = dot4(sum[s][b], w + 4 * s * PART, row);
         }
     }
 
-    // As FloatBlock::sums, with uint8 x and its scale for each of the batch.
+    // As FloatBlock::sums, with uint8 x; of a vector, only the first PART lanes count.
     template <int B>
-    static INLINE void sums(V (&sum)[SUMS][B], const Matrix &m, int panel, const uint8_t *x,
-                            const float *x_scales) {
+    static INLINE void sums(VI (&sum)[SUMS][B], const Matrix &m, int panel, const uint8_t *x) {
         // AVX-512's dot product takes several cycles; elsewhere the sum waits for one addition.
         constexpr int U = LANES != 16 || SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 3;
         const int n = m.pointers[panel + 1] - m.pointers[panel];
         const uint16_t *columns = m.columns + m.pointers[panel];
-        const int8_t *w = (const int8_t *)m.values + (size_t)m.pointers[panel] * 64;
-        VI exact[U][SUMS][B] = {};
+        const int8_t *w = (const int8_t *)m.values + (size_t)m.pointers[panel] * (R * C);
+        Part exact[U][SUMS][B] = {};
         int k = 0;
         for (; k + U <= n; k += U)
-            for (int u = 0; u < U; u++, w += 64)
-                add(exact[u], w, x + (size_t)columns[k + u] * (4 * B));
-        for (; k < n; k++, w += 64) add(exact[0], w, x + (size_t)columns[k] * (4 * B));
-        for (int s = 0; s < SUMS; s++) {
-            const VI offset = ZERO ? load_int32(m.offsets + panel * 16 + s * LANES) : VI{};
+            for (int u = 0; u < U; u++, w += R * C)
+                add(exact[u], w, x + (size_t)columns[k + u] * (C * B));
+        for (; k < n; k++, w += R * C) add(exact[0], w, x + (size_t)columns[k] * (C * B));
+        for (int s = 0; s < SUMS; s++)
             for (int b = 0; b < B; b++) {
                 for (int u = 1; u < U; u++) exact[0][s][b] += exact[u][s][b];
-                sum[s][b] = __builtin_convertvector(exact[0][s][b] - offset, V) * x_scales[b];
+                sum[s][b] = widen(exact[0][s][b]);
             }
-        }
+    }
+
+    // Vector i of the panels' lanes.
+    template <int N, int B> static INLINE VI lanes(const VI (&sum)[N][SUMS][B], int i, int b) {
+        if constexpr (PART == LANES) return sum[i / SUMS][i % SUMS][b];
+        VI all = sum[0][0][b];
+        for (int p = 1; p < N; p++)
+            all = LANE / PART == p ? permute(sum[p][0][b], LANE % PART) : all;
+        return all;
+    }
+
+    // Vector i of the panels' rows.
+    template <int N, int B>
+    static INLINE V rows(const VI (&sum)[N][SUMS][B], int i, int b, const Terms &terms) {
+        VI exact = lanes(sum, SPAN * i, b);
+        if constexpr (SPAN == 2) exact = sums_of_2(exact, lanes(sum, SPAN * i + 1, b));
+        if (ZERO) exact -= load_int32(terms.offsets + i * LANES);
+        return __builtin_convertvector(exact, V) * terms.x_scales[b];
     }
 };

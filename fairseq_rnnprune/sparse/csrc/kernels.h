@@ -17,7 +17,7 @@ struct Matrix {
     const uint16_t *columns;   // [blocks]
     const int32_t *pointers;   // [gates * panels of a gate + 1]
     const float *scales;       // [panels, block_rows]: int8 only, else null
-    const int32_t *offsets;    // [panels, block_rows]: 128 * the row's sum, for int8 of 16 x 4
+    const int32_t *offsets;    // [panels, block_rows]: 128 * the row's sum; int8 of 4 or 8 columns only
     const float *diagonal;     // [rows], to be added in column i of row i of every gate, or null
     int32_t rows;              // M, of all gates
     int32_t width;             // K

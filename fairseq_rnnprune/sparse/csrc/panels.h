@@ -1,5 +1,12 @@
 // Sums of a panel's blocks of floats times activations. Included once per instruction set (see body.h).
 
+// What becomes of a panel's sums: y = (sum - offset) * x_scale * scale + bias. Null where there is none.
+struct Terms {
+    const float *scales, *bias;
+    const int32_t *offsets;
+    const float *x_scales;
+};
+
 // Vector registers that may hold sums; the others hold weights and activations.
 enum { SUM_REGISTERS = LANES == 16 ? 16 : 8 };
 
@@ -68,6 +75,7 @@ static INLINE void add_bfloat_columns(V (&sum)[2][1], const uint16_t *w, const u
 template <class T, int R, int C> struct FloatBlock {
     typedef T Value;
     typedef float Activation;
+    typedef V Sum;
     static constexpr bool QUANTISES = false;
     static constexpr int ROWS = R, COLUMNS = C;
     // A row lies in SPAN lanes, if need be of several vectors that share their sum.
@@ -121,10 +129,22 @@ template <class T, int R, int C> struct FloatBlock {
             }
     }
 
+    // So many panels at a time: one by one, small ones would spend as long on adding up lanes as on
+    // products.
+    template <int B> static constexpr int panels() {
+        return SUMS * B < SPAN ? SPAN / (SUMS * B) : 1;
+    }
+
+    // Vector i of a panel's rows, where a lane is a row.
+    template <int N, int B>
+    static INLINE V rows(const V (&sum)[N][SUMS][B], int i, int b, const Terms &) {
+        static_assert(N == 1);
+        return sum[0][i][b];
+    }
+
     // sum: a panel times x [block columns, B, C]; of int8 values, without their scales.
     template <int B>
-    static INLINE void sums(V (&sum)[SUMS][B], const Matrix &m, int panel, const float *x,
-                            const float *) {
+    static INLINE void sums(V (&sum)[SUMS][B], const Matrix &m, int panel, const float *x) {
         const int k = m.pointers[panel], n = m.pointers[panel + 1] - k;
         const T *w = (const T *)m.values + (size_t)k * (R * C);
 #if LANES > 4

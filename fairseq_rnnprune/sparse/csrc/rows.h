@@ -1,16 +1,17 @@
 // From the sums of panels to the rows of a product. Included once per instruction set (see body.h).
 
-// y [B, rows] = sum * scales + bias, each of which may be null, for the first `batch`, where a lane is
-// a row.
+// y [B, rows] for the first `batch`, where Block::rows makes a vector of rows.
 template <class Block, int PANELS, int B>
-static INLINE void store_rows(const V (&sum)[PANELS][Block::SUMS][B], const float *scales,
-                              const float *bias, float *y, size_t rows, int batch) {
-    static_assert(PANELS == 1);
-    for (int s = 0; s < Block::SUMS; s++) {
-        const V factor = scales ? load(scales + s * LANES) : broadcast(1.0f);
-        const V more = bias ? load(bias + s * LANES) : V{};
+static INLINE void store_rows(const typename Block::Sum (&sum)[PANELS][Block::SUMS][B],
+                              const Terms &terms, float *y, size_t rows, int batch) {
+    for (int i = 0; i < PANELS * Block::ROWS / LANES; i++) {
+        const V factor = terms.scales ? load(terms.scales + i * LANES) : broadcast(1.0f);
+        const V more = terms.bias ? load(terms.bias + i * LANES) : V{};
         for (int b = 0; b < B; b++)
-            if (b < batch) store(y + b * rows + s * LANES, sum[0][s][b] * factor + more);
+            if (b < batch) {
+                const V found = Block::rows(sum, i, b, terms);
+                store(y + b * rows + i * LANES, found * factor + more);
+            }
     }
 }
 
@@ -21,11 +22,11 @@ template <int R> static INLINE V repeat_rows(const float *p, float otherwise) {
     else return repeat<R>(p);
 }
 
-// As store_rows, where SPAN lanes, 4 or 8, are a row, of panels side by side: four vectors of 4 lanes a
+// As store_rows, where SPAN lanes, 4 or 8, are a row of floats, of panels side by side: four vectors of 4 lanes a
 // row are added up together, and their sums [B, R] follow one another without gaps.
 template <class Block, int PANELS, int B>
-static INLINE void store_added_rows(const V (&sum)[PANELS][Block::SUMS][B], const float *scales,
-                                    const float *bias, float *y, size_t rows, int batch) {
+static INLINE void store_added_rows(const V (&sum)[PANELS][Block::SUMS][B], const Terms &terms,
+                                    float *y, size_t rows, int batch) {
     constexpr int R = PANELS * Block::ROWS, SPAN = Block::SPAN, SUMS = Block::SUMS;
     constexpr int CHUNK = R < LANES ? R : LANES;
     const auto vector = [&](int i) INLINE_LAMBDA {
@@ -39,8 +40,8 @@ static INLINE void store_added_rows(const V (&sum)[PANELS][Block::SUMS][B], cons
     for (int i = 0; i < PANELS * SUMS * B * 4 / SPAN; i += 4) {
         const int b = i / 4 * LANES / R, r = i / 4 * LANES % R;
         const V sums = add_up(of_4_lanes(i), of_4_lanes(i + 1), of_4_lanes(i + 2), of_4_lanes(i + 3));
-        const V all = sums * repeat_rows<R>(scales ? scales + r : nullptr, 1.0f) +
-                      repeat_rows<R>(bias ? bias + r : nullptr, 0.0f);
+        const V all = sums * repeat_rows<R>(terms.scales ? terms.scales + r : nullptr, 1.0f) +
+                      repeat_rows<R>(terms.bias ? terms.bias + r : nullptr, 0.0f);
         for (int j = 0; j < LANES / CHUNK; j++)
             if (b + j < batch) {
                 const V part = permute(all, (LANE + j * CHUNK) & (LANES - 1));
@@ -50,24 +51,31 @@ static INLINE void store_added_rows(const V (&sum)[PANELS][Block::SUMS][B], cons
 }
 
 template <class Block, int PANELS, int B>
-static INLINE void store_panels(const V (&sum)[PANELS][Block::SUMS][B], const float *scales,
-                                const float *bias, float *y, size_t rows, int batch) {
-    if constexpr (Block::SPAN == 1) store_rows<Block>(sum, scales, bias, y, rows, batch);
-    else store_added_rows<Block>(sum, scales, bias, y, rows, batch);
+static INLINE void store_panels(const typename Block::Sum (&sum)[PANELS][Block::SUMS][B],
+                                const Terms &terms, float *y, size_t rows, int batch) {
+    if constexpr (Block::QUANTISES || Block::SPAN == 1)
+        store_rows<Block>(sum, terms, y, rows, batch);
+    else store_added_rows<Block>(sum, terms, y, rows, batch);
 }
 
-// So many panels of a gate at a time: one by one, small ones would spend as long on adding up lanes as on
-// products.
-template <class Block, int B>
-static constexpr int PANELS = Block::SUMS * B < Block::SPAN ? Block::SPAN / (Block::SUMS * B) : 1;
-
-// Where a gate's panels lie in scales, bias and y; null where there are none.
+// Where a gate's panels lie in scales, offsets, bias and y.
 struct Place {
-    const float *scales, *bias;
+    Terms terms;
     float *y;
     Place(const Matrix &m, int g, const float *bias, float *y)
-        : scales(m.scales ? m.scales + (size_t)g * m.gate_panels() * m.block_rows : nullptr),
-          bias(bias ? bias + g * m.gate_rows() : nullptr), y(y + g * m.gate_rows()) {}
+        : terms{m.scales ? m.scales + (size_t)g * m.gate_panels() * m.block_rows : nullptr,
+                bias ? bias + g * m.gate_rows() : nullptr,
+                m.offsets ? m.offsets + (size_t)g * m.gate_panels() * m.block_rows : nullptr,
+                nullptr},
+          y(y + g * m.gate_rows()) {}
+
+    // The same from this row on, for the activations from `start` on.
+    Terms from(int row, const Activations &x, int start) const {
+        return {terms.scales ? terms.scales + row : nullptr,
+                terms.bias ? terms.bias + row : nullptr,
+                terms.offsets ? terms.offsets + row : nullptr,
+                x.scales ? x.scales + start : nullptr};
+    }
 };
 
 // Panel p of gate g, of which fewer than R rows may exist. Out of line, because it is rare and would cost
@@ -75,20 +83,25 @@ struct Place {
 template <class Block, int B>
 static NOINLINE void some_rows(const Matrix &m, int g, int p, const Activations &x,
                                const float *bias, float *y, int batch) {
-    constexpr int R = Block::ROWS, N = PANELS<Block, B>;
+    constexpr int R = Block::ROWS, N = Block::template panels<B>();
     const Place place(m, g, bias, y);
+    // As many as a group of panels has, of which only the first is wanted.
+    int32_t offsets[N * R] = {};
+    if (Block::QUANTISES)
+        for (int r = 0; r < R; r++) offsets[r] = place.terms.offsets[p * R + r];
     auto data = (const typename Block::Activation *)x.data;
     for (int start = 0; start < batch; start += B) {
-        V sum[N][Block::SUMS][B] = {};
-        Block::template sums<B>(sum[0], m, g * m.gate_panels() + p, data,
-                                Block::QUANTISES ? x.scales + start : nullptr);
+        typename Block::Sum sum[N][Block::SUMS][B] = {};
+        Block::template sums<B>(sum[0], m, g * m.gate_panels() + p, data);
         float out[B][N * R];
-        store_panels<Block>(sum, nullptr, nullptr, out[0], N * R, B);
+        const float *x_scales = Block::QUANTISES ? x.scales + start : nullptr;
+        store_panels<Block>(sum, Terms{nullptr, nullptr, offsets, x_scales}, out[0], N * R, B);
+        const Terms terms = place.from(0, x, start);
         for (int b = start; b < start + B && b < batch; b++)
             for (int r = 0, row = p * R; r < R && row < m.gate_rows(); r++, row++)
                 place.y[(size_t)b * m.rows + row] =
-                    out[b - start][r] * (place.scales ? place.scales[row] : 1.0f) +
-                    (place.bias ? place.bias[row] : 0.0f);
+                    out[b - start][r] * (terms.scales ? terms.scales[row] : 1.0f) +
+                    (terms.bias ? terms.bias[row] : 0.0f);
         data += (size_t)m.block_width() * B * Block::COLUMNS;
     }
 }
@@ -98,7 +111,7 @@ static void rows_in_tiles(const Matrix &matrix, int first, int last, const Activ
                           const float *__restrict bias, float *__restrict y) {
     // A copy, which nothing that is stored can change: it may stay in registers.
     const Matrix m = matrix;
-    constexpr int R = Block::ROWS, N = PANELS<Block, B>;
+    constexpr int R = Block::ROWS, N = Block::template panels<B>();
     const int height = m.gate_rows(), panels = m.gate_panels();
     const size_t tile_size = (size_t)m.block_width() * B * Block::COLUMNS;
     // Where wider tiles exist, one of width 1 is for a batch of one.
@@ -108,16 +121,13 @@ static void rows_in_tiles(const Matrix &matrix, int first, int last, const Activ
         int p = first;
         for (; p + N <= last && (p + N) * R <= height; p += N) {
             const int row = p * R;
-            const float *scales = place.scales ? place.scales + row : nullptr;
-            const float *more = place.bias ? place.bias + row : nullptr;
             auto data = (const typename Block::Activation *)x.data;
             for (int start = 0; start < batch; start += B, data += tile_size) {
-                V sum[N][Block::SUMS][B];
+                typename Block::Sum sum[N][Block::SUMS][B];
                 for (int i = 0; i < N; i++)
-                    Block::template sums<B>(sum[i], m, g * panels + p + i, data,
-                                            Block::QUANTISES ? x.scales + start : nullptr);
+                    Block::template sums<B>(sum[i], m, g * panels + p + i, data);
                 float *to = place.y + (size_t)start * m.rows + row;
-                store_panels<Block>(sum, scales, more, to, m.rows, batch - start);
+                store_panels<Block>(sum, place.from(row, x, start), to, m.rows, batch - start);
             }
         }
         for (; p < last; p++) some_rows<Block, B>(matrix, g, p, x, bias, y, batch);

@@ -38,8 +38,11 @@ static INLINE V clamp(V x, float bound) {
 // bfloat16 and int8 values as floats. GCC widens short vectors lane by lane, hence the intrinsics.
 #if LANES == 16
 static INLINE V load(const uint16_t *p) {
-    const __m256i half = _mm256_loadu_si256((const __m256i *)p);
-    return (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16);
+    // One instruction that widens and shifts: word i becomes the upper half of lane i.
+    alignas(64) static const uint16_t from[32] = {0, 0, 0, 1, 0, 2,  0, 3,  0, 4,  0, 5,  0, 6,  0, 7,
+                                                  0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15};
+    const __m512i words = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)p));
+    return (V)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, _mm512_load_si512(from), words);
 }
 static INLINE V load(const int8_t *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
@@ -87,9 +90,9 @@ static const VI LANE = {0, 1, 2, 3};
 #endif
 
 // Lane i of the result is lane from[i] of v; `from` must be known when compiling.
-static INLINE V permute(V v, VI from) {
+template <class T> static INLINE T permute(T v, VI from) {
 #if defined(__clang__)
-    V permuted;
+    T permuted;
     for (int i = 0; i < LANES; i++) permuted[i] = v[from[i]];
     return permuted;
 #else
@@ -130,6 +133,15 @@ static INLINE V sums_side_by_side(V a, V b, V c, V d) {
     return sums;
 }
 #endif
+
+// The sums of lanes 2i and 2i + 1 of v, then of w.
+static INLINE VI sums_of_2(VI v, VI w) {
+    const VI even = LANE * 2 % LANES;
+    const auto join = [&](VI lanes) INLINE_LAMBDA {
+        return LANE < LANES / 2 ? permute(v, lanes) : permute(w, lanes);
+    };
+    return join(even) + join(even + 1);
+}
 
 // Lane LANES / 4 * i + j of the result is the sum of lanes 4j to 4j + 3 of vector i.
 static INLINE V sums_of_4(V a, V b, V c, V d) {
