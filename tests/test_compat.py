@@ -16,6 +16,7 @@ from fairseq import checkpoint_utils, models, utils
 from fairseq.data import Dictionary, MonolingualDataset, TokenBlockDataset, data_utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed.utils import _split_tensors_from_obj
+from fairseq.file_io import PathManager
 from fairseq.tasks.language_modeling import LanguageModelingTask
 from hypothesis import given
 from hypothesis import strategies as st
@@ -127,6 +128,23 @@ def language_modeling(tokens_per_sample: int) -> tuple[LanguageModelingTask, Mon
     blocks = TokenBlockDataset([tokens], [20], tokens_per_sample, pad=1, eos=2, break_mode="none")
     dataset = MonolingualDataset(blocks, blocks.sizes, dictionary, dictionary, False, False)
     return LanguageModelingTask(args, dictionary), dataset
+
+
+def test_killed_while_copying_the_last_checkpoint_stays_as_it_was(tmp_path, monkeypatch) -> None:
+    old, new = tmp_path / "checkpoint_last.pt", tmp_path / "checkpoint_1_4.pt"
+    old.write_bytes(b"old"), new.write_bytes(b"new and longer")
+
+    def copy_a_part(source, target):
+        Path(target).write_bytes(Path(source).read_bytes()[:3])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("shutil.copyfile", copy_a_part)
+        PathManager.copy(str(new), str(old), overwrite=True)
+    assert old.read_bytes() == b"old"
+    assert PathManager.copy(str(new), str(old), overwrite=True)
+    assert old.read_bytes() == b"new and longer"
+    assert {path.name for path in tmp_path.iterdir()} == {old.name, new.name}
 
 
 def test_evaluation_over_no_tokens_is_refused() -> None:

@@ -1,7 +1,6 @@
 """A sweep that is killed, stopped or left with torn files: what is kept, and how it goes on."""
 
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -15,25 +14,9 @@ from cli_runs import save_sparse
 from sweep_runs import ALL, arguments, rows, sweep, write_grid
 
 from fairseq_rnnprune.experiment import count_parameters
-from fairseq_rnnprune.sweep import results, run
+from fairseq_rnnprune.sweep import results
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.mark.parametrize("whole, left", [({"checkpoint_best.pt"}, True), (set(), False)])
-def test_a_torn_checkpoint_is_replaced_by_the_newest_whole_one(tmp_path, whole, left):
-    checkpoint = save_sparse(tmp_path).read_bytes()
-    for age, name in ((9, "checkpoint1.pt"), (5, "checkpoint_best.pt"), (0, "checkpoint_last.pt")):
-        path = tmp_path / name
-        path.write_bytes(checkpoint + name.encode() if name in whole else checkpoint[:-30])
-        os.utime(path, (1e9 - age, 1e9 - age))
-    run.repair_checkpoint(tmp_path)
-    last = tmp_path / "checkpoint_last.pt"
-    assert last.exists() == left
-    if left:
-        assert last.read_bytes() == (tmp_path / "checkpoint_best.pt").read_bytes()
-        run.repair_checkpoint(tmp_path)
-        assert last.exists()
 
 
 @pytest.mark.parametrize(

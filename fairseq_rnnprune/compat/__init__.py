@@ -17,6 +17,7 @@ from .loading import load_packed_files, trust_checkpoint_classes
 from .messages import explain_bf16, explain_unknown_model
 from .quiet import silence_hydra
 from .requirement import require_fairseq
+from .saving import copy_checkpoints_whole
 from .translation import answer_every_line, log_bleu_of_empty_text
 
 __all__ = ["REPAIRS", "apply", "require_fairseq"]
@@ -26,6 +27,7 @@ REPAIRS = (
     restore_numpy_compat,
     trust_checkpoint_classes,
     load_packed_files,
+    copy_checkpoints_whole,
     keep_last_batch,
     batch_as_in_the_first_epoch,
     refuse_empty_evaluation,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import zipfile
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from .rows import Row
 
 LAST = "checkpoint_last.pt"
 LOG = "train.log"
-KEEP = ("last", "all", "none")
 
 
 def perform(
@@ -34,7 +31,6 @@ def perform(
     log = run.folder / LOG
     if not is_trained(run):
         _note(run, trained=False)
-        repair_checkpoint(run.folder)
         yield from _do("train", run.train.arguments, log, environment, lock)
         _note(run, trained=True)
     outputs = []
@@ -77,23 +73,6 @@ def check_folder(run: Run) -> None:
 def is_trained(run: Run) -> bool:
     """True if the training of a run has come to its end: fairseq would add an update to it."""
     return bool(_read_note(run).get("trained"))
-
-
-def repair_checkpoint(folder: Path) -> None:
-    """Puts the newest whole checkpoint in the place of a torn checkpoint_last.pt.
-
-    fairseq writes one file of a checkpoint in one go and then copies it to the other names; who
-    is killed while it copies leaves a file that cannot be read.
-    """
-    last = folder / LAST
-    if not last.exists() or zipfile.is_zipfile(last):
-        return
-    whole = [p for p in folder.glob("checkpoint*.pt") if zipfile.is_zipfile(p)]
-    last.unlink()
-    if whole:
-        temporary = last.with_suffix(".tmp")
-        shutil.copyfile(max(whole, key=lambda p: p.stat().st_mtime), temporary)
-        temporary.replace(last)
 
 
 def tidy(run: Run, keep: str) -> None:
