@@ -42,7 +42,8 @@ def poisoned(monkeypatch):
     """New arrays hold NaN and lie between canaries; returns a check that those still live."""
     arrays = []
 
-    def empty(*shape, dtype):
+    def empty(*shape, dtype, device):
+        assert device == "cpu"
         size = torch.Size(shape).numel()
         array = torch.full((size + 64,), float("nan"), dtype=dtype)
         array[:32] = array[32 + size :] = CANARY
@@ -256,10 +257,11 @@ def test_threads_asked_for(monkeypatch):
     cpu_library._threads_asked_for.cache_clear()
     monkeypatch.setenv("RNNPRUNE_THREADS", "3")
     assert (large.threads, small.threads) == (3, 1)
-    cpu_library._threads_asked_for.cache_clear()
-    monkeypatch.setenv("RNNPRUNE_THREADS", "-1")
-    with pytest.raises(ValueError, match="expected RNNPRUNE_THREADS to be a number, got '-1'"):
-        _ = large.threads
+    for asked in ("-1", "two", "1025", "3000000000"):
+        cpu_library._threads_asked_for.cache_clear()
+        monkeypatch.setenv("RNNPRUNE_THREADS", asked)
+        with pytest.raises(ValueError, match=f"expected .* a number up to 1024, got '{asked}'"):
+            _ = large.threads
     monkeypatch.delenv("RNNPRUNE_THREADS")
     cpu_library._threads_asked_for.cache_clear()
 

@@ -65,6 +65,22 @@ def test_auto_packs_fp32_where_the_weights_are_sparse(any_size, log):
     )
 
 
+def test_reports_say_what_packing_logs(any_size, log):
+    gru = GRU(32, 32)
+    with torch.no_grad():
+        for weight in gru._weights():
+            # Single weights of blocks that a diagonal apart need not store.
+            weight.zero_()
+            for gate in weight.chunk(3):
+                gate.fill_diagonal_(1.0)
+                gate[0, 5] = 1.0
+    gru.pack(name="gru")
+    assert gru.sparse.layers[0][0].recurrent.W.diagonal is not None
+    is_packed, line = packing.explain_packing(gru._weights(), 3)
+    assert is_packed and log() == [f"gru (packed=auto): {line}"]
+    assert line.startswith(f"packed, density {33 / 1024:.3f}, ")
+
+
 def test_auto_leaves_dense_weights_dense(any_size, log):
     linear = pruned(Linear(60, 50), keep_every=3)
     linear.pack(name="out")

@@ -51,7 +51,7 @@ class GRU(Packable, nn.GRU):
             )
         time = 1 if self.batch_first else 0
         steps = input.shape[time]
-        check_lengths(lengths, input.shape[1 - time], steps, "GRU")
+        lengths = check_lengths(lengths, input.shape[1 - time], steps, "GRU")
         if bool((lengths == steps).all()):
             return super().forward(input, hx)
         # cuDNN has a kernel for PackedSequences; torch's loop over them on CPUs takes half as long

@@ -17,6 +17,7 @@ from fairseq_rnnprune.sparse import (
     BlockSparseMatrix,
     choose_block_shape,
     explain,
+    keeps_diagonal,
     stored_values,
 )
 
@@ -92,21 +93,22 @@ def reason_to_stay_dense(
 def explain_packing(
     weights: Sequence[Tensor],
     gates: int = 1,
-    choice: str = "auto",
     recurrent: bool | None = None,
 ) -> tuple[bool, str]:
-    """Whether a layer of these weights would be packed here, and what `pack` would log about it.
+    """Whether `auto` would pack a layer of these weights here, and what `pack` would log about it.
 
     `recurrent` says whether the layer is; None: if it has several gates.
     """
+    choice = "auto"
     recurrent = gates > 1 if recurrent is None else recurrent
     if reason := reason_before_packing(choice, weights, gates, recurrent):
         return False, reason
-    dtype = DTYPES[choice]
     matrices = []
     for weight in weights:
-        shape = choose_block_shape(weight, gates, dtype, recurrent)
-        matrices.append(BlockSparseMatrix.from_dense(weight, shape, dtype, gates))
+        shape = choose_block_shape(weight, gates, DTYPES[choice], recurrent)
+        apart = recurrent and keeps_diagonal(weight, shape, gates)
+        matrix = BlockSparseMatrix.from_dense(weight, shape, DTYPES[choice], gates, apart)
+        matrices.append(matrix)
     return describe(matrices, choice)
 
 
@@ -142,11 +144,11 @@ def placement(matrix: BlockSparseMatrix) -> tuple[str, str]:
 
 
 def _summary(matrices: Sequence[BlockSparseMatrix]) -> str:
-    elements = sum(rows * columns for rows, columns in (matrix.shape for matrix in matrices))
-    nonzeros = sum(int(matrix.values.count_nonzero()) for matrix in matrices)
-    stored = sum(matrix.values.numel() for matrix in matrices)
+    sizes = [rows * columns for rows, columns in (matrix.shape for matrix in matrices)]
+    elements = sum(sizes)
+    pairs = list(zip(matrices, sizes, strict=True))
+    density = sum(matrix.density * size for matrix, size in pairs) / elements
+    stored = sum(matrix.stored_density * size for matrix, size in pairs) / elements
     nbytes = sum(matrix.nbytes for matrix in matrices)
-    return (
-        f"density {nonzeros / elements:.3f}, stored {stored / elements:.3f}, "
-        f"{nbytes:,} bytes (dense fp32 {4 * elements:,})"
-    )
+    found = f"density {density:.3f}, stored {stored:.3f}, {nbytes:,} bytes"
+    return f"{found} (dense fp32 {4 * elements:,})"

@@ -93,7 +93,7 @@ class ClippedRNN(Packable, nn.Module):
             return self.sparse(input, hx, lengths)
         valid = None
         if lengths is not None:
-            check_lengths(lengths, batch, steps, "ClippedRNN")
+            lengths = check_lengths(lengths, batch, steps, "ClippedRNN")
             lengths = lengths.to(input.device)
             valid = valid_frames(lengths, steps).t()
         x, h_n = input.transpose(0, 1), []

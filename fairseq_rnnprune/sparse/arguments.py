@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +11,8 @@ from torch import Tensor
 
 from .matrix import BlockSparseMatrix
 from .validation import WEIGHT_DTYPES, names
+
+Operation = Callable[..., Tensor]
 
 
 def check_sequence(
@@ -67,6 +71,29 @@ def check_activations(
             "for inference, use torch.no_grad()"
         )
     return x.float()
+
+
+def reasons_off_cpu(W: BlockSparseMatrix, x: Tensor) -> list[str]:
+    """Why a backend for CPUs cannot multiply x by W, where one of them is elsewhere."""
+    elsewhere = [device for device in {x.device, W.device} if device.type != "cpu"]
+    return [f"runs on the CPU, not on {device}" for device in elsewhere]
+
+
+def without_autocast(operation: Operation) -> Operation:
+    """The operation, whose first argument is W, in the dtypes of x and W even in torch.autocast.
+
+    Narrower products would break the promise of float32, and torch has none of CSR matrices.
+    """
+
+    @functools.wraps(operation)
+    def run(W: BlockSparseMatrix, *args: Any, **kwargs: Any) -> Tensor:
+        device = W.device.type
+        if not torch.is_autocast_enabled(device):
+            return operation(W, *args, **kwargs)
+        with torch.autocast(device, enabled=False):
+            return operation(W, *args, **kwargs)
+
+    return run
 
 
 def check_float_tensor(function: str, name: str, x: Any) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from . import cpu_library
+from .arguments import reasons_off_cpu
 from .cpu_library import BLOCK_SHAPES, CELLS, DTYPES, address, call, prepare
 from .matrix import BlockSparseMatrix
 from .validation import names
@@ -37,8 +38,7 @@ def unavailable_reasons() -> list[str]:
 def not_supported_reasons(W: BlockSparseMatrix, x: Tensor) -> list[str]:
     """Every reason why this call cannot run."""
     reasons = unavailable_reasons()
-    if x.device.type != "cpu":
-        reasons.append(f"runs on the CPU, not on {x.device}")
+    reasons += reasons_off_cpu(W, x)
     if W.block_shape not in BLOCK_SHAPES:
         shapes = ", ".join(f"{r} x {c}" for r, c in BLOCK_SHAPES)
         reasons.append(
@@ -57,8 +57,8 @@ def matmul(W: BlockSparseMatrix, x: Tensor, bias: Tensor | None = None) -> Tenso
     """float32 x [B, K] times the transpose of W, plus bias [M]: float32 [B, M], contiguous."""
     prepared = prepare(W)
     x, bias = x.contiguous(), None if bias is None else bias.contiguous()
-    # Whatever torch's default dtype is: the kernels write floats there.
-    y = torch.empty(len(x), W.shape[0], dtype=torch.float32)
+    # Whatever torch's defaults are: the kernels write floats there.
+    y = torch.empty(len(x), W.shape[0], dtype=torch.float32, device="cpu")
     pointers = (x.data_ptr(), address(bias), y.data_ptr())
     call("matmul", prepared.pointer, *pointers, len(x), prepared.threads)
     return y
@@ -94,7 +94,7 @@ def _recurrent(
     prepared = prepare(W)
     gates_x, h = gates_x.contiguous(), h.contiguous()
     bias = None if bias is None else bias.contiguous()
-    states = torch.empty(*gates_x.shape[:2], h.shape[1], dtype=torch.float32)
+    states = torch.empty(*gates_x.shape[:2], h.shape[1], dtype=torch.float32, device="cpu")
     call(
         "recurrent",
         prepared.pointer,

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 THREADS_VARIABLE = "RNNPRUNE_THREADS"
 PARALLEL_BYTES = 400_000
+MAX_THREADS = 1024
 # Block shapes with kernels, dtypes and recurrent cells, with their numbers in csrc/kernels.h.
 BLOCK_SHAPES = ((16, 1), (4, 4), (8, 4), (16, 4), (8, 8))
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
@@ -86,7 +87,15 @@ def prepare(W: BlockSparseMatrix) -> Prepared:
 
 
 def call(function: str, *arguments: Any) -> None:
-    """Calls rnnprune_<function>; MemoryError if it finds no memory."""
+    """Calls rnnprune_<function>; MemoryError if it finds no memory.
+
+    RuntimeError within torch.jit.trace, which would not see the call and keep an empty result.
+    """
+    if torch.jit.is_tracing():
+        raise RuntimeError(
+            f"{function}: expected to run, got traced by torch.jit, which cannot record the native "
+            'kernels; trace the model with packed="dense"'
+        )
     status = _function(function)(*arguments)
     if status == _OUT_OF_MEMORY:
         raise MemoryError(f"{function}: expected memory for the activations, got none")
@@ -149,7 +158,7 @@ def load() -> ctypes.CDLL | None:
 
 def _offsets(W: BlockSparseMatrix) -> Tensor:
     """int32 [panels, r]: what the 128 that makes 8-bit activations unsigned adds to each row."""
-    offsets = torch.zeros(W.grid[0], W.block_shape[0], dtype=torch.int32)
+    offsets = W.pointers.new_zeros(W.grid[0], W.block_shape[0])
     return offsets.index_add_(0, W.panel_of_block, 128 * W.values.sum(2, dtype=torch.int32))
 
 
@@ -157,6 +166,9 @@ def _offsets(W: BlockSparseMatrix) -> Tensor:
 def _threads_asked_for() -> int:
     """The number in the environment, 0 if there is none."""
     wanted = os.environ.get(THREADS_VARIABLE) or "0"
-    if not wanted.isdecimal():
-        raise ValueError(f"matmul: expected {THREADS_VARIABLE} to be a number, got {wanted!r}")
+    if not wanted.isdecimal() or int(wanted) > MAX_THREADS:
+        raise ValueError(
+            f"matmul: expected {THREADS_VARIABLE} to be a number up to {MAX_THREADS}, "
+            f"got {wanted!r}"
+        )
     return int(wanted)

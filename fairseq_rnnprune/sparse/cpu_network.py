@@ -50,8 +50,9 @@ class Network:
         """x [T, B, I] and h_0 [n, B, H], float32, to out [T, B, directions * H] and h_n."""
         x, h_0 = x.contiguous(), h_0.contiguous()
         steps, batch, _ = x.shape
-        out = torch.empty(steps, batch, self.directions * self.hidden, dtype=torch.float32)
-        h_n = torch.empty(len(self.structs), batch, self.hidden, dtype=torch.float32)
+        floats = {"dtype": torch.float32, "device": "cpu"}
+        out = torch.empty(steps, batch, self.directions * self.hidden, **floats)
+        h_n = torch.empty(len(self.structs), batch, self.hidden, **floats)
         call(
             "network",
             self.structs,

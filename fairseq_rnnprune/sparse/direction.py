@@ -62,7 +62,7 @@ def pack_layers(
     def pack(kind: str, suffix: str) -> SparseLinear:
         weight, gates = getattr(dense, f"weight_{kind}_{suffix}"), GATES[cell]
         shape = block_shape(weight, gates) if callable(block_shape) else block_shape
-        apart = kind == "hh" and keeps_diagonal(weight, shape, gates)
+        apart = keeps_diagonal(weight, shape, gates)
         matrix = BlockSparseMatrix.from_dense(weight, shape, dtype, gates, apart)
         return SparseLinear(matrix, getattr(dense, f"bias_{kind}_{suffix}", None), backend)
 

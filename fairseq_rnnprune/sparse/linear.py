@@ -23,7 +23,8 @@ class SparseLinear(nn.Module):
     ):
         super().__init__()
         self.W = W
-        self.bias = None if bias is None else bias.detach().float()
+        # A copy, as W is one: who trains the dense layer on would change a part of this one.
+        self.bias = None if bias is None else bias.detach().to(torch.float32, copy=True)
         self.backend = backend
 
     @classmethod

@@ -158,8 +158,11 @@ class BlockSparseMatrix:
         return sum(a.numel() * a.element_size() for a in self.arrays if a is not None)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy begins with an empty cache: torch, for one, cannot copy CSR tensors.
-        return BlockSparseMatrix, (self.shape, self.block_shape, self.gates, *self.arrays)
+        # A copy begins with an empty cache: torch, for one, cannot copy CSR tensors, and pickle
+        # cannot build tensors of unsigned integers.
+        pointers, columns, *others = self.arrays
+        arrays = pointers, columns.long(), *others
+        return _restore, (self.shape, self.block_shape, self.gates, *arrays)
 
     def __repr__(self) -> str:
         (rows, columns), (r, c) = self.shape, self.block_shape
@@ -168,3 +171,16 @@ class BlockSparseMatrix:
             f"{names((self.dtype,))}, density={self.density:.3f}, stored={self.stored_density:.3f}"
             f"{'' if self.diagonal is None else ', diagonal apart'})"
         )
+
+
+def _restore(
+    shape: tuple[int, int],
+    block_shape: BlockShape,
+    gates: int,
+    pointers: Tensor,
+    columns: Tensor,
+    *others: Tensor | None,
+) -> BlockSparseMatrix:
+    """The matrix of which `columns` became int64 on the way."""
+    columns = columns.to(column_dtype(ceil(shape[1] / block_shape[1])))
+    return BlockSparseMatrix(shape, block_shape, gates, pointers, columns, *others)

@@ -57,7 +57,7 @@ class SparseRecurrent(nn.Module):
         if lengths is None:
             out, h_n = self._whole(x, h_0)
         else:
-            check_lengths(lengths, x.shape[1], len(x), self._name)
+            lengths = check_lengths(lengths, x.shape[1], len(x), self._name)
             out, h_n = self._run_by_length(x, h_0, lengths.to(x.device))
         if dtype != torch.float32:
             out, h_n = out.to(dtype), h_n.to(dtype)
@@ -103,7 +103,7 @@ class SparseRecurrent(nn.Module):
         It is kept with the first matrix, so that copies of this module make their own.
         """
         cache = self._parts[0].W.cache
-        key = [(id(part.W), part.backend) for part in self._parts]
+        key = [(id(part.W), id(part.bias), part.backend) for part in self._parts]
         if cache.get("network key") != key:
             chosen = {
                 choose_backend(part.W, x.new_empty(1, part.W.shape[1]), part.backend).name
@@ -138,10 +138,11 @@ class SparseRecurrent(nn.Module):
         shape = (self._cells, x.shape[1], self.hidden_size)
         if h_0 is None:
             return x.new_zeros(shape)
+        check_float_tensor(self._name, "h_0", h_0)
         expected = shape if batched else (self._cells, self.hidden_size)
         if h_0.shape != expected:
             raise ValueError(f"{self._name}: expected h_0 {list(expected)}, got {list(h_0.shape)}")
-        return h_0 if batched else h_0.reshape(shape)
+        return h_0.float().reshape(shape)
 
 
 class SparseGRU(SparseRecurrent):
@@ -177,8 +178,10 @@ class SparseRNN(SparseRecurrent):
         backend: str | None = None,
         ceiling: float = inf,
     ) -> SparseRNN:
-        """As SparseGRU.from_dense; a ReLU is cut off at `ceiling` (Deep Speech: 20)."""
+        """As SparseGRU.from_dense; a ReLU is cut off at `ceiling` > 0 (Deep Speech: 20)."""
         _check_type("SparseRNN", rnn, nn.RNN)
+        if not ceiling > 0:
+            raise ValueError(f"SparseRNN.from_dense: expected a ceiling above 0, got {ceiling}")
         layers = pack_layers(rnn, rnn.nonlinearity, block_shape, dtype, backend, ceiling)
         return cls(layers, rnn.batch_first)
 

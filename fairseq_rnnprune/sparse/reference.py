@@ -11,6 +11,7 @@ from math import inf
 import torch
 from torch import Tensor
 
+from .arguments import without_autocast
 from .matrix import BlockSparseMatrix
 
 Matmul = Callable[[BlockSparseMatrix, Tensor, Tensor | None], Tensor]
@@ -26,6 +27,7 @@ def not_supported_reasons(W: BlockSparseMatrix, x: Tensor) -> list[str]:
     return []
 
 
+@without_autocast
 def matmul(W: BlockSparseMatrix, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [B, K] times the transpose of W [M, K], plus bias [M]: [B, M]."""
     y = x @ W.to_dense().to(x.dtype).t()

@@ -11,6 +11,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from .arguments import reasons_off_cpu, without_autocast
 from .matrix import BlockSparseMatrix
 
 
@@ -21,12 +22,10 @@ def unavailable_reasons() -> list[str]:
 
 def not_supported_reasons(W: BlockSparseMatrix, x: Tensor) -> list[str]:
     """Every reason why this call cannot run."""
-    reasons = unavailable_reasons()
-    if x.device.type != "cpu":
-        reasons.append(f"runs on the CPU, not on {x.device}")
-    return reasons
+    return unavailable_reasons() + reasons_off_cpu(W, x)
 
 
+@without_autocast
 def matmul(W: BlockSparseMatrix, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """float32 x [B, K] times the transpose of W, plus bias [M]: float32 [B, M], contiguous.
 
@@ -54,6 +53,7 @@ def _csr(W: BlockSparseMatrix) -> Tensor:
                 csr.col_indices().int(),
                 csr.values(),
                 size=W.shape,
+                device=W.device,
                 check_invariants=False,
             )
     return W.cache["torch_csr"]

@@ -116,7 +116,7 @@ int rnnprune_recurrent(const Matrix *m, int cell, float ceiling, const float *ga
     if (!product || cell < 0 || cell >= CELLS) return UNSUPPORTED;
     return guarded([&] {
         if (batch > 0)
-            recurrent(*m, *product, (Cell)cell, ceiling, false, gates_x, bias, h, states, steps,
+            recurrent(*m, *product, (Cell)cell, ceiling, false, gates_x, bias, h, h, states, steps,
                       batch, threads);
         return OK;
     });

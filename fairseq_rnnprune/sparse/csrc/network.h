@@ -16,7 +16,7 @@ void run_layer(const Layer &layer, const Product &input, const Product &product,
                          layer.input_bias, gates, n * batch, threads);
         const float *before = !done ? h : states + (layer.reverse ? first + n : first - 1) * size;
         recurrent(m, product, (Cell)layer.cell, layer.ceiling, layer.reverse, gates,
-                  layer.recurrent_bias, before, states + first * size, n, batch, threads);
+                  layer.recurrent_bias, before, h, states + first * size, n, batch, threads);
     }
 }
 

@@ -116,11 +116,12 @@ void matmul_in_chunks(const Matrix &m, const Product &product, const float *x, c
 }
 
 // states [T, B, H] from gates_x [T, B, G * H], bias [G * H] and h [B, H], which comes before the first
-// step or, in reverse, after the last. A thread owns the same units in all gates, so that threads
+// step or, in reverse, after the last; h_0 [B, H] is what came before the whole sequence of which this
+// may be a part. A thread owns the same units in all gates, so that threads
 // wait for one another only once per step, for the state.
 void recurrent(const Matrix &m, const Product &product, Cell cell, float ceiling, bool reverse,
-               const float *gates_x, const float *bias, const float *h, float *states, int steps,
-               int batch, int threads) {
+               const float *gates_x, const float *bias, const float *h, const float *h_0,
+               float *states, int steps, int batch, int threads) {
     const int H = m.width;
     const bool copies = !is_packed(m, product, batch);
     Activations state[2] = {{h, nullptr, batch, 1}, {h, nullptr, batch, 1}};
@@ -131,7 +132,8 @@ void recurrent(const Matrix &m, const Product &product, Cell cell, float ceiling
     const bool scales_each_step = product.quantises && cell == RELU;
     if (product.quantises)
         state[0].scales = state[1].scales =
-            activation_scales(h, state[0], H, scales_each_step ? 1e-30f : 1.0f);
+            scales_each_step ? activation_scales(h, state[0], H, 1e-30f)
+                             : activation_scales(h_0, state[0], H, 1.0f);
     float *gates_h = (float *)scratch(3, (size_t)batch * m.rows * sizeof(float));
     const auto units = (product.quantises ? kernels->coarse_units : kernels->units)[cell];
 
@@ -139,8 +141,11 @@ void recurrent(const Matrix &m, const Product &product, Cell cell, float ceiling
         const int first = first_panel(m, t, n), last = first_panel(m, t + 1, n);
         const int first_unit = at_most((int64_t)first * m.block_rows, H);
         const int last_unit = at_most((int64_t)last * m.block_rows, H);
-        const int first_column = first_unit / m.block_columns;
-        const int last_column = (last_unit + m.block_columns - 1) / m.block_columns;
+        // Units that fill a block column in part belong to one thread, as the column does.
+        const auto column = [&](int unit) {
+            return (unit + m.block_columns - 1) / m.block_columns;
+        };
+        const int first_column = column(first_unit), last_column = column(last_unit);
         Activations mine[2] = {state[0], state[1]};
         if (copies) {
             pack(m, product, first_column, last_column, h, mine[0]);
