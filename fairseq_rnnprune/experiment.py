@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -89,7 +90,10 @@ def calibrated_q(dense: Path) -> str:
 
 
 def count_parameters(checkpoint: Path) -> dict[str, int]:
-    """Parameters of the model, tied ones once, and those that are not zero."""
+    """Parameters of the model, tied ones once, and those that are not zero.
+
+    Statistics of batch normalisation are among them.
+    """
     # Imports torch, which starting commands does not need.
     from fairseq_rnnprune.checkpoint import read_checkpoint
 
@@ -106,10 +110,14 @@ def training_rows(log: Path) -> list[dict[str, Any]]:
 
     Of an epoch that was interrupted and summed up twice, the last one.
     """
-    rows = re.findall(r"\| train \| (\{.*\})", log.read_text(encoding="utf-8"))
+    rows, text = [], log.read_text(encoding="utf-8", errors="replace")
+    for row in re.findall(r"\| train \| (\{.*)", text):
+        # A killed training may leave part of a row, to which the next one adds its first line.
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(row))
     if not rows:
         raise ValueError(f"training_rows: expected fairseq's JSON log, got no row in {log}")
-    epochs = {row["epoch"]: row for row in map(json.loads, rows)}
+    epochs = {row["epoch"]: row for row in rows}
     return [{k.removeprefix("train_"): v for k, v in row.items()} for row in epochs.values()]
 
 
@@ -146,8 +154,13 @@ def machine() -> dict[str, Any]:
     if cpuinfo.exists():
         names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text())
         model = names[0] if names else model
-    threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
-    return {"processor": model, "cores": os.cpu_count(), "threads": int(threads)}
+    return {"processor": model, "cores": os.cpu_count(), "threads": threads_in(os.environ)}
+
+
+def threads_in(variables: Mapping[str, str]) -> int | None:
+    """Threads that OpenMP's variable asks for, at the outermost level; without it, all cores."""
+    outermost = variables.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(outermost) if outermost.isdecimal() else os.cpu_count()
 
 
 def versions() -> dict[str, str]:

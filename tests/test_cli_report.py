@@ -117,11 +117,12 @@ def test_types_choose_the_tables(capsys, sparse):
     [
         (["--dict", "DICT"], "--dict: expected as many symbols as an embedding .* got 6 in .*txt"),
         (["--dict", "absent.txt"], "read_dictionary: expected a dict.txt of fairseq's, got absent"),
-        (["--html", "FOLDER"], "Is a directory"),
+        (["--html", "FOLDER"], "--html: expected a new file or a page of HTML to replace"),
+        (["--html", "CHECKPOINT"], "--html: expected a new file or a page of HTML to replace"),
     ],
 )
 def test_errors(capsys, sparse, language, tmp_path, arguments, message):
-    files = {"DICT": tmp_path / "dict.txt", "FOLDER": tmp_path}
+    files = {"DICT": tmp_path / "dict.txt", "FOLDER": tmp_path, "CHECKPOINT": sparse}
     status, out, err = run(capsys, "report", sparse, *(files.get(a, a) for a in arguments))
     assert (status, out) == (2, "")
     (line,) = err.splitlines()

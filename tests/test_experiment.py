@@ -1,6 +1,7 @@
 """Running commands and keeping their figures; the tables that are made of them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,9 +35,18 @@ def test_rows_of_a_log_that_was_resumed(tmp_path):
     log.write_text(row.format(1, 9, 10) + row.format(2, 8, 4) + row.format(2, 7, 11))
     assert [float(r["ppl"]) for r in experiment.training_rows(log)] == [9, 7]
     assert experiment.training_seconds(log) == 21
+    # Killed while it wrote: part of a row, then the next training's options; and a stray byte.
+    torn = row.format(3, 6, 9)[:50] + "2026 | INFO | train | {'seed': 1}\n"
+    log.write_bytes(log.read_bytes() + torn.encode() + b"\xff\n" + row.format(3, 5, 2).encode())
+    assert [float(r["ppl"]) for r in experiment.training_rows(log)] == [9, 7, 5]
     log.write_text("noise\n")
     with pytest.raises(ValueError, match="expected fairseq's JSON log, got no row"):
         experiment.training_rows(log)
+
+
+@pytest.mark.parametrize("said, threads", [("3", 3), ("4,2", 4), ("", None), ("many", None)])
+def test_threads_that_openmp_is_asked_for(said, threads):
+    assert experiment.threads_in({"OMP_NUM_THREADS": said}) == (threads or os.cpu_count())
 
 
 def test_a_result_names_command_seed_commit_machine_and_versions(tmp_path):

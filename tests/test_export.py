@@ -249,9 +249,14 @@ def test_damaged_files_are_one_clear_line(data, exported, tmp_path, capsys, how)
 
 def test_bad_requests_leave_everything_as_it_was(checkpoint, tmp_path, capsys, monkeypatch):
     before = checkpoint.read_bytes()
+    # Two checkpoints, as a glob may give them.
+    other = tmp_path / "checkpoint_best.pt"
+    other.write_bytes(before)
     cases = [
-        ([checkpoint, checkpoint], "expected another file than the checkpoint"),
-        ([checkpoint, tmp_path], "expected another file than the checkpoint"),
+        ([checkpoint, checkpoint], "expected a new file or an exported one to replace"),
+        ([checkpoint, tmp_path], "expected a new file or an exported one to replace"),
+        ([checkpoint, other], "expected a new file or an exported one to replace"),
+        ([checkpoint, "/dev/null"], "expected a new file or an exported one to replace"),
         ([checkpoint, tmp_path / "no" / "m"], "expected a folder to write m into, got"),
         ([tmp_path / "absent.pt", tmp_path / "m"], "expected a checkpoint file, got none"),
         ([save_sparse(tmp_path), tmp_path / "m"], "with the options of its model, got"),

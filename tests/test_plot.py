@@ -46,7 +46,7 @@ def test_logs_that_are_refused(tmp_path):
         trainlog.read_train_log(dense)
 
 
-def test_finding_the_log_of_a_checkpoint(tmp_path):
+def test_finding_the_log_of_a_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "run" / "c.pt"
     assert trainlog.find_train_log(checkpoint(path=path)) is None
     beside = write_log(tmp_path / "run" / "train.log")
@@ -54,6 +54,10 @@ def test_finding_the_log_of_a_checkpoint(tmp_path):
     named = write_log(tmp_path / "logs" / "a.log")
     config = {"common": {"log_file": str(named)}}
     assert trainlog.find_train_log(checkpoint(path=path, config=config)) == named
+    # Relative to where it was trained, which is not here.
+    config = {"common": {"log_file": "plot.py"}}
+    monkeypatch.chdir(write_log(tmp_path / "plot.py").parent)
+    assert trainlog.find_train_log(checkpoint(path=path, config=config)) == beside
 
 
 def figure_of(monkeypatch, module=plot):

@@ -51,6 +51,20 @@ def test_points_are_means_over_seeds_in_order():
     assert picture.series["cubic", "1x1"][0].seeds == [(100_001, 7.0), (100_003, 8.0)]
 
 
+def test_rows_that_are_no_seeds_are_not_averaged():
+    # The same row again counts once.
+    picture = make_picture([*ROWS, ROWS[0]], "kept", "cer", "method")
+    assert picture.series["dense", None][0].mean == (1_000_001.5, 5.5)
+    with pytest.raises(ValueError, match="expected one row of each run and seed, got dense-0-1x1"):
+        make_picture([*ROWS, row("dense", 0, 1, 7.0)], "kept", "cer")
+
+
+def test_a_diverged_seed_is_left_out():
+    picture = make_picture([*ROWS, row("dense", 0, 3, float("nan"))], "kept", "cer", "method")
+    assert picture.left_out == 1
+    assert picture.series["dense", None][0].mean == (1_000_001.5, 5.5)
+
+
 def test_where_and_reference_choose_rows():
     where, reference = {"method": ["cubic"], "sparsity": ["0.80"]}, {"method": ["dense"]}
     picture = make_picture(ROWS, "kept", "cer", "shape", None, where, reference)

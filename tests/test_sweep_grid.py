@@ -38,6 +38,12 @@ from sweep_runs import GRID, sweep, write_grid
         ("{python} {training}", "fairseq-train", "train: expected --log-format json, got it with"),
         ("{python} {training}", "'{python}", "train: expected a command line, got .*No closing"),
         ("train:", "trains:", "expected the keys"),
+        ("evaluate:\n  -", "variants:\n  -", "expected the keys"),
+        (
+            "  - {method: dense, sparsity: 0, seed: [1, 2]}\n  - {method: cubic}",
+            "  []",
+            "runs: expected a list of mappings",
+        ),
     ],
 )
 def test_grids_that_cannot_be_meant_so(capsys, tmp_path, old, new, message):
@@ -48,6 +54,12 @@ def test_grids_that_cannot_be_meant_so(capsys, tmp_path, old, new, message):
     (line,) = err.splitlines()
     assert re.search(message, line), line
     assert not (tmp_path / "r.jsonl").exists()
+
+
+def test_figures_need_evaluations(capsys, tmp_path):
+    write_grid(tmp_path, GRID[: GRID.index("evaluate:")] + GRID[GRID.index("figures:") :])
+    status, _, err = sweep(capsys, tmp_path)
+    assert status == 2 and "expected commands under `evaluate`, got none" in err
 
 
 @pytest.mark.parametrize(

@@ -40,18 +40,18 @@ def run_export(args: argparse.Namespace) -> None:
     from fairseq_rnnprune.checkpoint_file import load_state
     from fairseq_rnnprune.report.grid import Grid, print_grid
 
-    from .packed_file import write_packed_file
+    from .packed_file import is_packed_file, write_packed_file
 
     if not args.output.parent.is_dir():
         raise ValueError(
             f"export: expected a folder to write {args.output.name} into, got "
             f"{args.output.parent}, which is none; make it first"
         )
-    if args.output.is_dir() or (
-        args.output.exists() and args.output.samefile(args.checkpoint.absolute())
-    ):
+    output = args.output.resolve()
+    if output.exists() and not (output.is_file() and is_packed_file(output)):
         raise ValueError(
-            f"export: expected another file than the checkpoint, got {args.output}; name a new one"
+            f"export: expected a new file or an exported one to replace, got {args.output}, which "
+            "is neither; name another"
         )
     state = load_state(args.checkpoint)
     checkpoint = checkpoint_of(state, args.checkpoint)
@@ -60,11 +60,11 @@ def run_export(args: argparse.Namespace) -> None:
             f"export: expected a checkpoint with the options of its model, got {args.checkpoint}, "
             "which has weights only; name a file that fairseq-train wrote"
         )
-    write_packed_file(args.output, state, checkpoint.model, getattr(torch, VALUES[args.values]))
+    write_packed_file(output, state, checkpoint.model, getattr(torch, VALUES[args.values]))
     dense = {t.data_ptr(): 4 * t.numel() for t in checkpoint.model.values()}
     rows = [
         (str(args.checkpoint), args.checkpoint.stat().st_size),
         ("its weights, dense fp32", sum(dense.values())),
-        (str(args.output), args.output.stat().st_size),
+        (str(args.output), output.stat().st_size),
     ]
     print_grid(Grid(["file", "bytes"], [[name, f"{size:,}"] for name, size in rows], 1))

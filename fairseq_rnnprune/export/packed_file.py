@@ -76,7 +76,8 @@ def write_packed_file(
 def read_packed_file(path: str | Path) -> dict[str, Any]:
     """What torch.load gives of a checkpoint: args, cfg, model (float32), task_state, history.
 
-    ValueError, in one line, for a file that is damaged or has other contents.
+    ValueError, in one line, for a file that is torn or has other contents; values that changed on
+    the way are not noticed, as safetensors has no checksum.
     """
     try:
         with safe_open(str(path), framework="pt") as file:

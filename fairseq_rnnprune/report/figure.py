@@ -67,7 +67,8 @@ def finish(figure: Figure, title: str, legend: dict[str, Any]) -> None:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Writes the figure to a path, whose folder is made; returns the path."""
+    """Writes the figure to a path, by default of a .png; makes its folder; returns the path."""
+    path = path if path.suffix else path.with_name(f"{path.name}.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path

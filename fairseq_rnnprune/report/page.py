@@ -16,6 +16,7 @@ from .trainlog import TrainLog
 
 # Nothing may be loaded or run, whatever a file that is shown has put into its names.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_START = b"<!DOCTYPE html>"
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem;
   color: #1a1a1a; background: #fff; }
@@ -54,12 +55,22 @@ def render_page(
     summary, *tables = map(_section, sections)
     body = "\n".join([summary, "<h2>Figures</h2>", *figures, *tables])
     return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'{_START.decode()}\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width">'
         f"<title>rnnprune report</title><style>{_STYLE}</style></head>\n"
         f"<body><h1>rnnprune report</h1>\n{body}\n</body></html>\n"
     )
+
+
+def check_page(path: Path) -> None:
+    """ValueError if a page would take the place of something else, such as a checkpoint."""
+    start = path.read_bytes()[: len(_START)] if path.is_file() else b""
+    if path.exists() and start.lower() != _START.lower():
+        raise ValueError(
+            f"--html: expected a new file or a page of HTML to replace, got {path}, which is "
+            "neither; name the page right behind --html and then the checkpoints"
+        )
 
 
 def write_page(page: str, path: Path) -> Path:

@@ -61,6 +61,7 @@ def run_report(args: argparse.Namespace) -> None:
     """Prints the tables or JSON, after writing the plots and the page."""
     from . import output
     from .json_survivors import overlap_json, survivors_json
+    from .page import check_page
     from .render import report_grid, report_json, report_notes
     from .render_survivors import survivor_sections
 
@@ -68,6 +69,8 @@ def run_report(args: argparse.Namespace) -> None:
         raise ValueError(
             "--log: expected --plot DIR or --html FILE as well, got neither; a log is only drawn"
         )
+    if args.html:
+        check_page(args.html)
     types = parse_types(args.types)
     shapes = parse_block_shapes(args.block_shape, types or output.TYPES)
     findings = output.gather(args.checkpoints, types or output.TYPES, shapes, args.dict)

@@ -51,10 +51,14 @@ def read_train_log(path: str | Path) -> TrainLog:
 
 
 def find_train_log(checkpoint: Checkpoint) -> Path | None:
-    """The log of the training that wrote a checkpoint: its --log-file, or train.log beside it."""
+    """The log of the training that wrote a checkpoint: its --log-file, or train.log beside it.
+
+    A relative --log-file comes last: it was relative to where the training was started.
+    """
     log_file = checkpoint.option("common", "log_file")
-    beside = checkpoint.path.parent / "train.log"
-    candidates = [Path(log_file), beside] if isinstance(log_file, str) else [beside]
+    candidates = [checkpoint.path.parent / "train.log"]
+    if isinstance(log_file, str):
+        candidates.insert(0 if Path(log_file).is_absolute() else 1, Path(log_file))
     return next((path for path in candidates if path.is_file()), None)
 
 

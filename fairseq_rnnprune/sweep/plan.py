@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -41,15 +42,18 @@ def make_runs(
     know, two runs of one name and a training that cannot go on.
     """
     variables = _variables(grid, given, where)
+    # What has a value in the grid is an option, even if a folder here happens to have its name.
     fixed = {
-        n: Place(str(Path(v).resolve()), n.upper()) for n, v in variables.items() if is_path(v)
+        n: Place(str(Path(v).resolve()), n.upper())
+        for n, v in variables.items()
+        if is_path(v) and (grid.variables[n] is None or os.sep in v)
     }
     fixed["user_dir"] = Place(str(Path(fairseq_rnnprune.__file__).parent), "user_dir")
     fixed["work"] = Place(str(work.resolve()), "WORK")
     made_from = variables | {n: fixed[n].path for n in variables if n in fixed}
     runs = []
     for axes in grid.combinations():
-        name = "-".join(_label(axis, value) for axis, value in axes.items())
+        name = "-".join(_label(axis, value) for axis, value in axes.items()) or "run"
         places = fixed | {"folder": Place(str((work / name).resolve()), f"WORK/{name}")}
         texts = variables | {n: grid.axes[n].text(value) for n, value in axes.items()}
         train = make_command(grid.train, texts, places, f"{where}: train")
@@ -118,7 +122,7 @@ def _check(runs: list[Run], where: Path) -> None:
                 "of its own, such as --save-dir {folder}"
             )
         words = run.train.words
-        if words[0] == "fairseq-train" and "json" not in words:
+        if words[0] == "fairseq-train" and not {"json", "--log-format=json"} & set(words):
             raise ValueError(
                 f"{where}: train: expected --log-format json, got it without; "
                 "the seconds and the sparsity are read from the log"

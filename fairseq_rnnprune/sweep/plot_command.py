@@ -21,7 +21,7 @@ def add_plot(subcommands: argparse._SubParsersAction) -> None:
         nargs="+",
         type=Path,
         metavar="RESULTS",
-        help="RESULTS.jsonl of sweeps, JSON files of single runs, or folders of those",
+        help="RESULTS.jsonl of sweeps, JSON files of single runs, or folders of such JSON files",
     )
     parser.add_argument("--x", required=True, metavar="COLUMN", help="such as kept_parameters")
     parser.add_argument("--y", required=True, metavar="COLUMN", help="such as test_cer")

@@ -41,6 +41,11 @@ def read_grid(path: Path) -> Grid:
             for name, text in _mapping(path, content, "figures").items()
         },
     )
+    if grid.figures and not grid.evaluate:
+        raise ValueError(
+            f"{path}: expected commands under `evaluate`, got none; figures are found in what they "
+            "print"
+        )
     _check_axes_are_used(path, grid)
     return grid
 
@@ -103,7 +108,7 @@ def _axis(path: Path, name: str, content: Any) -> Axis:
 def _parts(path: Path, content: Any, axes: Mapping[str, Axis]) -> list[dict[str, list[Value]]]:
     if content is None:
         return [{}]
-    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+    if not (content and isinstance(content, list) and all(isinstance(p, dict) for p in content)):
         raise ValueError(f"{path}: runs: expected a list of mappings, got {content!r:.40}")
     return [{n: _choices(path, axes, n, values) for n, values in p.items()} for p in content]
 

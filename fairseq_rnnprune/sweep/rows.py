@@ -62,7 +62,11 @@ def _json(content: bytes) -> Any:
 
 def _parse(content: bytes, where: str) -> Row:
     row = _json(content)
-    if not isinstance(row, dict) or not isinstance(row.get("figures"), dict):
+    if not (
+        isinstance(row, dict)
+        and isinstance(row.get("figures"), dict)
+        and isinstance(row.get("axes") or {}, dict)
+    ):
         start = content.decode("utf-8", errors="replace").strip()
         raise ValueError(f"{where}: expected a JSON object with figures, got {start!r:.60}")
     return row
@@ -71,7 +75,7 @@ def _parse(content: bytes, where: str) -> Row:
 def columns(row: Row) -> dict[str, Any]:
     """What a row says, by name: its name and the like, its figures, its axes."""
     flat = {name: value for name, value in row.items() if isinstance(value, str | int | float)}
-    return flat | row["figures"] | row.get("axes", {})
+    return flat | row["figures"] | (row.get("axes") or {})
 
 
 def number(value: Any) -> float | None:
@@ -107,13 +111,22 @@ def parse_choices(option: str, texts: Iterable[str]) -> Choices:
 
 
 def group_by_seed(rows: Iterable[Row]) -> list[list[dict[str, Any]]]:
-    """The columns of rows, those together that differ in their seed only."""
-    groups: dict[str, list[dict[str, Any]]] = {}
+    """The columns of rows, those together that differ in their seed only; a row given twice once.
+
+    ValueError if one run with one seed has different rows: they would be taken for two seeds.
+    """
+    groups: dict[str, dict[Any, dict[str, Any]]] = {}
     for row in rows:
         axes = row.get("axes") or {"name": row.get("name")}
         same = json.dumps({n: v for n, v in axes.items() if n != SEED}, sort_keys=True)
-        groups.setdefault(same, []).append(columns(row))
-    return list(groups.values())
+        flat = columns(row)
+        known = groups.setdefault(same, {}).setdefault(flat.get(SEED), flat)
+        if known != flat:
+            raise ValueError(
+                f"results: expected one row of each run and seed, got {row.get('name')} with two; "
+                "leave out other results, or choose with --where, such as --where commit=COMMIT"
+            )
+    return [list(group.values()) for group in groups.values()]
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def _do(
 def facts(environment: Mapping[str, str], jobs: int) -> dict[str, Any]:
     """Where and with what a run is measured that has this environment, beside so many others."""
     found = experiment.environment()
-    threads = int(environment.get("OMP_NUM_THREADS", found["machine"]["threads"]))
+    threads = experiment.threads_in(environment)
     return found | {"machine": found["machine"] | {"threads": threads, "jobs": jobs}}
 
 
@@ -103,4 +103,15 @@ def _note(run: Run, trained: bool) -> None:
 
 def _read_note(run: Run) -> dict[str, Any]:
     file = _note_file(run)
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if not file.exists():
+        return {}
+    try:
+        note = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        note = None
+    if not isinstance(note, dict):
+        raise ValueError(
+            f"sweep: expected the note of a run in {file}, got something else; delete the folder, "
+            "and the run begins again"
+        )
+    return note

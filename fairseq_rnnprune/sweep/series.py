@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -69,7 +70,7 @@ def make_picture(
         )
     series: dict[tuple[Any, Any], list[Point]] = {}
     for group in group_by_seed(drawable):
-        key = tuple(group[0].get(name) if name else None for name in (by, style))
+        key = tuple(_scalar(group[0].get(name)) if name else None for name in (by, style))
         series.setdefault(key, []).append(Point([_point(row, x, y) for row in group]))
     for points in series.values():
         points.sort(key=lambda point: point.mean)
@@ -92,9 +93,14 @@ def _check_column(option: str, name: str, flat: list[dict[str, Any]]) -> None:
         raise ValueError(f"{option}: expected a column among {', '.join(present)}, got {name}")
 
 
+def _scalar(value: Any) -> Any:
+    """A value as it is, or the text of a list or mapping."""
+    return str(value) if isinstance(value, list | dict) else value
+
+
 def _point(row: dict[str, Any], x: str, y: str) -> tuple[float, float] | None:
     numbers = number(row.get(x)), number(row.get(y))
-    return None if None in numbers else numbers
+    return numbers if all(n is not None and math.isfinite(n) for n in numbers) else None
 
 
 def _references(rows: list[Row], y: str, reference: Choices) -> dict[str, float]:
