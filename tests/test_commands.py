@@ -121,6 +121,7 @@ def test_hydra_train(data, tmp_path, user_dir):
         f"checkpoint.save_dir={tmp_path}",
         "optimization.max_update=12",
         "optimizer.prune_freq=2",
+        "optimizer.adam_betas=[0.5,0.9]",
         "lr_scheduler.warmup_updates=2",
         "model.decoder_hidden_size=16",
         "model.decoder_embed_dim=8",
@@ -132,5 +133,6 @@ def test_hydra_train(data, tmp_path, user_dir):
     command += ["--config-name", "gru_lm", f"hydra.run.dir={tmp_path}", *settings]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    model = torch.load(tmp_path / "checkpoint_last.pt", weights_only=True)["model"]
-    assert float((model["decoder.gru.weight_hh_l0"] == 0).float().mean()) > 0.85
+    state = torch.load(tmp_path / "checkpoint_last.pt", weights_only=True)
+    assert float((state["model"]["decoder.gru.weight_hh_l0"] == 0).float().mean()) > 0.85
+    assert list(state["last_optimizer_state"]["param_groups"][0]["betas"]) == [0.5, 0.9]

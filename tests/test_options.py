@@ -13,7 +13,7 @@ from fairseq_rnnprune.optim.reading import (
 )
 from fairseq_rnnprune.pruning import CubicSchedule, OneShotSchedule, QuantileRamp, RampSchedule
 
-EPOCH = 1000
+EPOCHS = [1000]
 
 
 def config(**given):
@@ -22,8 +22,8 @@ def config(**given):
     return OmegaConf.merge(OmegaConf.structured(PruningOptions), owned, given)
 
 
-def recurrent(epoch_length=EPOCH, **given):
-    return build_schedules(config(**given), ["recurrent"], epoch_length)["recurrent"]
+def recurrent(epoch_lengths=EPOCHS, **given):
+    return build_schedules(config(**given), ["recurrent"], epoch_lengths)["recurrent"]
 
 
 def test_defaults_are_the_heuristics_of_table_1():
@@ -44,7 +44,15 @@ def test_updates_epochs_and_per_cent():
     # Training ends with whichever comes first.
     assert recurrent(prune_end="25%", max_update=4000).end == 1000
     assert recurrent(prune_end="25%", max_update=4000, max_epoch=0).end == 1000
-    assert recurrent(None, prune_start="1", prune_end="25%", max_update=4000).end == 1000
+    assert recurrent([], prune_start="1", prune_end="25%", max_update=4000).end == 1000
+
+
+def test_epochs_of_several_lengths():
+    # As with --update-freq 1,2,4.
+    lengths = [1000, 500, 250]
+    assert recurrent(lengths, prune_start="1", prune_end="2e").end == 1500
+    assert recurrent(lengths, prune_start="1", prune_end="3.5e").end == 1875
+    assert recurrent(lengths, prune_start="1", prune_end="100%", max_epoch=4).end == 2000
 
 
 def test_a_short_training_starts_before_its_ramp():
@@ -57,10 +65,10 @@ def test_a_short_training_starts_before_its_ramp():
 def test_values_by_type():
     types = ["recurrent", "input"]
     given = config(prune_sparsity="recurrent=0.95,input=0.5")
-    schedules = build_schedules(given, types, EPOCH)
+    schedules = build_schedules(given, types, EPOCHS)
     assert (schedules["recurrent"].final, schedules["input"].final) == (0.95, 0.5)
     by_gate = config(prune_sparsity="recurrent=0.95/0.95/0.8,input=0.5")
-    assert build_schedules(by_gate, types, EPOCH)["recurrent"].final == (0.95, 0.95, 0.8)
+    assert build_schedules(by_gate, types, EPOCHS)["recurrent"].final == (0.95, 0.95, 0.8)
     shapes = block_shapes(config(prune_block_shape="recurrent=4,4,input=16x1"), types)
     assert shapes == {"recurrent": (4, 4), "input": (16, 1)}
     assert block_shapes(config(prune_block_shape="8,2"), types) == dict.fromkeys(types, (8, 2))
@@ -68,24 +76,28 @@ def test_values_by_type():
 
 
 @pytest.mark.parametrize(
-    ("given", "epoch_length", "message"),
+    ("given", "epoch_lengths", "message"),
     [
-        ({"prune_end": "50%", "max_epoch": 0}, EPOCH, "--max-update or --max-epoch, of which 50%"),
-        ({"prune_start": "1", "prune_end": "2e"}, None, "--prune-end: expected a known epoch"),
-        ({"prune_start": "1.5"}, EPOCH, r"updates \(3000\), epochs \(2e\) or per cent"),
-        ({"prune_sparsity": "a=0.9,b=0.9"}, EPOCH, "a value for each of recurrent"),
-        ({"prune_sparsity": "0.9/0.9/1"}, EPOCH, r"expected final in \[0, 1\), got 1"),
+        ({"prune_end": "50%", "max_epoch": 0}, EPOCHS, "--max-update or --max-epoch, of which 50%"),
+        ({"prune_start": "1", "prune_end": "2e"}, [], "--prune-end: expected a known epoch"),
+        ({"prune_start": "1.5"}, EPOCHS, r"updates \(3000\), epochs \(2e\) or per cent"),
+        ({"prune_sparsity": "a=0.9,b=0.9"}, EPOCHS, "a value for each of recurrent"),
+        ({"prune_sparsity": "0.9/0.9/1"}, EPOCHS, r"expected final in \[0, 1\), got 1"),
         (
             {"prune_sparsity": "0.9/0.9/0.8", "prune_schedule": "ramp"},
-            EPOCH,
+            EPOCHS,
             "expected one sparsity for all gates with --prune-schedule ramp",
         ),
-        ({"prune_sparsity": "recurrent=x"}, EPOCH, "--prune-sparsity: expected VALUE or TYPE=VALU"),
+        (
+            {"prune_sparsity": "recurrent=x"},
+            EPOCHS,
+            "--prune-sparsity: expected VALUE or TYPE=VALU",
+        ),
     ],
 )
-def test_bad_options_are_refused(given, epoch_length, message):
+def test_bad_options_are_refused(given, epoch_lengths, message):
     with pytest.raises(ValueError, match=message):
-        recurrent(epoch_length, **given)
+        recurrent(epoch_lengths, **given)
 
 
 def test_help_explains_every_option(capsys):

@@ -67,6 +67,12 @@ def test_a_kept_diagonal_is_not_shrunk():
     assert torch.equal(weight, torch.full((4, 4), 0.75) + 0.25 * torch.eye(4))
 
 
+def test_a_kept_diagonal_does_not_count_in_the_size_of_its_block():
+    weight = torch.full((4, 4), 1.0).fill_diagonal_(5.0)
+    shrink(masked(weight, (2, 2), keep_diagonal=True), "group-lasso", 0.25)
+    assert torch.equal(weight, torch.full((4, 4), 0.75).fill_diagonal_(5.0))
+
+
 def test_an_unknown_penalty_is_refused():
     with pytest.raises(ValueError, match="expected a penalty among .*l1.*, got 'l0'"):
         shrink(masked(torch.ones(2, 2)), "l0", 0.1)

@@ -13,6 +13,7 @@ from fairseq_rnnprune.pruning import (
     QuantileRamp,
     RampSchedule,
 )
+from fairseq_rnnprune.pruning.masked_weight import MaskedWeight
 
 RECURRENT = Prunable("w", "recurrent", 1)
 
@@ -208,7 +209,7 @@ def test_every_gate_has_its_own_target():
     by_gate = (weight == 0).view(3, -1).sum(1)
     assert by_gate.tolist() == [72, 40, 16]
     with pytest.raises(ValueError, match="expected 2 sparsities, one per gate of w, got 3"):
-        run(pruner_of(torch.randn(4, 4), OneShotSchedule(0, (0.9, 0.5, 0.2)), gates=2), 1)
+        pruner_of(torch.randn(4, 4), OneShotSchedule(0, (0.9, 0.5, 0.2)), gates=2)
 
 
 @pytest.mark.parametrize("block_shape", [(1, 1), (2, 3), (4, 4)])
@@ -232,6 +233,16 @@ def test_a_kept_diagonal_outlives_its_blocks(block_shape):
     assert resumed.sparsity() == pruner.sparsity()
     with pytest.raises(ValueError, match="expected diagonals pruned as in the checkpoint"):
         resumed.load_state_dict(pruner_of(weight, schedule, block_shape, gates=2).state_dict())
+
+
+@pytest.mark.parametrize("score", ["mean", "l2"])
+def test_blocks_with_a_kept_diagonal_are_judged_by_the_rest(score):
+    # All weights are alike, so are then all blocks, whatever of them is the diagonal.
+    weight = torch.ones(8, 8)
+    weight.fill_diagonal_(9.0)
+    prunable = Prunable("w", "recurrent", 1)
+    masked = MaskedWeight(prunable, weight, (4, 4), keep_diagonal=True)
+    torch.testing.assert_close(masked.scores(score), torch.ones(1, 2, 2))
 
 
 def test_everything_but_the_diagonal_can_go():
@@ -269,7 +280,7 @@ def test_a_ramp_without_q_ends_at_its_sparsity_while_weights_grow(block_shape):
     assert reached[-1] == pytest.approx(0.9, abs=0.01)
 
 
-def test_a_shrinking_quantile_does_not_lower_the_threshold():
+def test_a_shrinking_quantile_lowers_no_threshold_and_raises_no_sparsity():
     weight = torch.arange(1.0, 101.0).view(10, 10)
     pruner = pruner_of(weight, QuantileRamp(0, 1, 20, 1, 0.5))
     run(pruner, 10)
@@ -277,6 +288,8 @@ def test_a_shrinking_quantile_does_not_lower_the_threshold():
     weight *= 0.1
     run(pruner, 1)
     assert pruner.thresholds["recurrent"] == threshold
+    # All weights lie below it now; half of them were to go.
+    assert pruner.sparsity() == pytest.approx(0.5, abs=0.01)
 
 
 def test_the_last_change_reaches_the_least_sparsity(caplog):

@@ -113,6 +113,8 @@ def test_options_of_the_inner_optimizer_arrive(data, tmp_path):
     state = run_train(data, tmp_path, *PRUNED, *options)
     group = state["last_optimizer_state"]["param_groups"][0]
     assert tuple(group["betas"]) == (0.5, 0.6) and group["weight_decay"] == 0.25
+    none = run_train(data, tmp_path / "0", *PRUNED, "--prune-inner", "nag", "--momentum", "0")
+    assert none["last_optimizer_state"]["param_groups"][0]["momentum"] == 0
     momentum = run_train(data, tmp_path / "nag", *PRUNED, "--prune-inner", "nag")
     assert momentum["last_optimizer_state"]["param_groups"][0]["momentum"] == 0.99
 
@@ -264,6 +266,7 @@ BAD = [
     (["--prune-min-sparsity", "0.96"], r"min_sparsity in \[0, max_sparsity = 0.95\], got 0.96"),
     (["--prune-penalty-strength", "0"], "--prune-penalty-strength: expected more than 0, got 0"),
     (["--prune-sparsity", "0.9/0.8"], "expected 3 sparsities, one per gate of"),
+    (["--prune-sparsity", "0.9/0.9/0.8"], "expected 1 sparsities, one per gate of .*projection"),
     (["--prune-types", "input", "--prune-keep-diagonal"], "expected recurrent weights, whose diag"),
     (["--prune-schedule", "ramp", "--prune-q", "0"], "expected q > 0, got 0"),
     (["--prune-schedule", "ramp", "--prune-q", "-1"], "expected q > 0, got -1"),
@@ -281,15 +284,34 @@ BAD = [
     (["--prune-inner", "pruned"], "--prune-inner: expected one of .*adam"),
     (["--fp16"], "add --fp16-no-flatten-grads"),
     (["--memory-efficient-fp16"], "expected weights in fp32, got --memory-efficient-fp16"),
+    (["--amp"], "expected checkpoints with the optimizer's masks, got --amp"),
+    (["--use-bmuf"], "expected the updates of one optimizer, got --use-bmuf"),
     (["--arch", "lstm_lm"], "expected weights of type .* got a model with none"),
 ]
 
 
 @pytest.mark.parametrize(("options", "message"), BAD, ids=lambda v: " ".join(v)[:40])
 def test_bad_input_is_refused_at_start(data, tmp_path, options, message):
+    early = ("--save-interval-updates", "1")
     with pytest.raises(ValueError, match=message):
-        run_train(data, tmp_path, *PRUNED, *options)
+        run_train(data, tmp_path, *PRUNED, *early, *options)
     assert not list(tmp_path.glob("*.pt"))
+
+
+def test_resuming_with_another_inner_optimizer_is_refused(data, pruned, tmp_path):
+    restore = ("--restore-file", str(pruned[0] / "checkpoint_last.pt"), "--max-update", "20")
+    other = ("--prune-inner", "sgd")
+    with pytest.raises(
+        ValueError, match="--prune-inner: expected adam as in the checkpoint, got s"
+    ):
+        run_train(data, tmp_path, *PRUNED, *other, *restore)
+    state = run_train(data, tmp_path, *PRUNED, *other, *restore, "--reset-optimizer")
+    assert state["last_optimizer_state"]["rnnprune"]["inner"] == "sgd"
+
+
+def test_masks_that_come_too_late_are_told(data, tmp_path, caplog):
+    run_train(data, tmp_path, *PRUNED, "--prune-end", "30")
+    assert "masks are final after 30 updates, but the training ends after 10" in caplog.text
 
 
 def test_resuming_under_another_block_shape_is_refused(data, pruned, tmp_path):

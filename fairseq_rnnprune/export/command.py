@@ -48,7 +48,8 @@ def run_export(args: argparse.Namespace) -> None:
             f"{args.output.parent}, which is none; make it first"
         )
     output = args.output.resolve()
-    if output.exists() and not (output.is_file() and is_packed_file(output)):
+    is_ours = output.is_file() and (not output.stat().st_size or is_packed_file(output))
+    if output.exists() and not is_ours:
         raise ValueError(
             f"export: expected a new file or an exported one to replace, got {args.output}, which "
             "is neither; name another"

@@ -40,7 +40,8 @@ def inner_options() -> type:
         if type_ is bool:
             columns.append((option, bool, field(default=False, metadata=metadata)))
         else:
-            columns.append((option, Optional[type_], field(default=None, metadata=metadata)))  # noqa: UP045
+            type_ = type_ if type_ is Any else Optional[type_]  # noqa: UP045
+            columns.append((option, type_, field(default=None, metadata=metadata)))
     return make_dataclass("InnerOptimizerOptions", columns, bases=(FairseqDataclass,))
 
 
@@ -50,7 +51,7 @@ def build_inner(cfg: DictConfig, params: Iterable[Any]) -> FairseqOptimizer:
     if name not in inner_names():
         raise ValueError(f"--prune-inner: expected one of {', '.join(inner_names())}, got {name!r}")
     options = {option: default for option, (_, default, _, _) in _options_of(name).items()}
-    given = {o: cfg[o] for o in options if cfg.get(o) not in (None, False)}
+    given = {o: v for o in options if (v := cfg.get(o)) is not None and v is not False}
     shared = {"lr": cfg.lr, "tpu": cfg.tpu}
     dataclass = OPTIMIZER_DATACLASS_REGISTRY.get(name)
     if dataclass is None:
@@ -87,6 +88,7 @@ def _options_of_dataclass(dataclass: type) -> dict[str, tuple[type, Any, str, st
         interpolated = isinstance(default, str) and default.startswith("${")
         if f.name == "_name" or interpolated:
             continue
-        type_ = scalars.get(f.type, str)
+        # Any, as of Adam's betas, holds a list of a YAML file and the text of a command line.
+        type_ = Any if f.type in (Any, "Any") else scalars.get(f.type, str)
         options[f.name] = (type_, default, f.metadata.get("help", ""), None)
     return options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from fairseq_rnnprune.pruning import Pruner, read_tag, shrink
 
 from .inner import build_inner, inner_options
 from .options import PruningOptions
-from .reading import block_shapes, build_schedules, pruned_types
+from .reading import block_shapes, build_schedules, pruned_types, training_updates
 
 logger = logging.getLogger(__name__)
 
@@ -64,17 +64,22 @@ class PrunedOptimizer(FairseqOptimizer):
         if missing:
             logger.info("no %s weights in this model: nothing of that type is pruned", missing)
         self._pruner: Pruner | None = None
-        self._epoch_length: int | None = None
+        self._epoch_lengths: list[int] = []
         self._inner = build_inner(cfg, params)
         self._optimizer = self._inner.optimizer
 
-    def start(self, epoch_length: int | None) -> None:
-        """Fixes the schedule, given the number of updates in an epoch; later calls do nothing."""
+    def start(self, epoch_lengths: Sequence[int]) -> None:
+        """Fixes the schedule; later calls do nothing.
+
+        `epoch_lengths` are the numbers of updates in the first epochs, of which the last one holds
+        for all others; none if they are unknown.
+        """
         if self._pruner is not None:
             return
+        self._epoch_lengths = list(epoch_lengths)
         self._pruner = Pruner(
             self._weights,
-            build_schedules(self.cfg, self._types, epoch_length),
+            build_schedules(self.cfg, self._types, epoch_lengths),
             block_shapes(self.cfg, self._types),
             self.cfg.prune_score,
             self.cfg.prune_max_sparsity,
@@ -82,16 +87,23 @@ class PrunedOptimizer(FairseqOptimizer):
             self.cfg.prune_keep_diagonal,
             self.cfg.prune_allocation,
         )
-        self._epoch_length = epoch_length
         for type_ in self._pruner.types:
             logger.info("pruning %s weights by %s", type_, self._pruner.schedules[type_])
+        total = training_updates(self.cfg, epoch_lengths)
+        end = max(self._pruner.schedules[t].end for t in self._pruner.types)
+        if total is not None and end > total:
+            logger.warning(
+                "masks are final after %d updates, but the training ends after %d: weights will "
+                "not reach their sparsity",
+                *(end, total),
+            )
         if self._pruner.sparsity() > 0:
             logger.info("masks start from zeros: sparsity %.4f", self._pruner.sparsity())
 
     @property
     def pruner(self) -> Pruner:
         """The masks; the schedule is fixed on first use if `start` was not called."""
-        self.start(None)
+        self.start([])
         return self._pruner
 
     @property
@@ -124,17 +136,23 @@ class PrunedOptimizer(FairseqOptimizer):
         self._inner.average_params()
 
     def state_dict(self) -> dict[str, Any]:
-        state = {**self.pruner.state_dict(), "epoch_length": self._epoch_length}
-        return {**self._inner.state_dict(), _STATE: state}
+        own = {"epoch_lengths": self._epoch_lengths, "inner": self.cfg.prune_inner}
+        return {**self._inner.state_dict(), _STATE: {**self.pruner.state_dict(), **own}}
 
     def load_state_dict(
         self, state_dict: dict[str, Any], optimizer_overrides: dict[str, Any] | None = None
     ) -> None:
         state_dict = dict(state_dict)
         pruning = state_dict.pop(_STATE)
+        inner = pruning.get("inner", self.cfg.prune_inner)
+        if inner != self.cfg.prune_inner:
+            raise ValueError(
+                f"--prune-inner: expected {inner} as in the checkpoint, got "
+                f"{self.cfg.prune_inner}; add --reset-optimizer, which keeps the masks"
+            )
         self._inner.load_state_dict(state_dict, optimizer_overrides)
-        # The length of an epoch as the run began: a schedule in epochs must not move on resuming.
-        self.start(pruning["epoch_length"])
+        # The lengths of epochs as the run began: a schedule in epochs must not move on resuming.
+        self.start(pruning["epoch_lengths"])
         self._pruner.load_state_dict(pruning)
 
     def _shrink(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from fairseq_rnnprune.pruning import (
@@ -42,12 +42,14 @@ def block_shapes(cfg: Any, types: list[str]) -> dict[str, tuple[int, int]]:
     return _by_type("--prune-block-shape", cfg.prune_block_shape, types, parse)
 
 
-def build_schedules(cfg: Any, types: list[str], epoch_length: int | None) -> dict[str, Schedule]:
-    """Schedule by type; `epoch_length` is the number of updates in an epoch, if known."""
+def build_schedules(
+    cfg: Any, types: list[str], epoch_lengths: Sequence[int]
+) -> dict[str, Schedule]:
+    """Schedule by type; `epoch_lengths` as in PrunedOptimizer.start."""
 
     def updates(option: str, default: str) -> int:
         given = getattr(cfg, option[2:].replace("-", "_"))
-        return _updates(cfg, option, default if given is None else given, epoch_length)
+        return _updates(cfg, option, default if given is None else given, epoch_lengths)
 
     def start_before(ramp: int) -> int:
         start = updates("--prune-start", "1e")
@@ -113,7 +115,7 @@ def _by_type(option: str, text: str, types: list[str], parse: Callable[[str], T]
     return values
 
 
-def _updates(cfg: Any, option: str, text: str, epoch_length: int | None) -> int:
+def _updates(cfg: Any, option: str, text: str, epoch_lengths: Sequence[int]) -> int:
     """Reads a number of updates written as N, 2e (epochs) or 25% (of the training)."""
     match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)(e|%)", str(text))
     if not match:
@@ -124,29 +126,37 @@ def _updates(cfg: Any, option: str, text: str, epoch_length: int | None) -> int:
         return int(match[1])
     amount = float(match[2])
     if match[3] == "e":
-        return round(amount * _known(option, text, epoch_length))
-    return round(amount / 100 * _total_updates(cfg, option, text, epoch_length))
+        return _updates_in(amount, option, text, epoch_lengths)
+    return round(amount / 100 * _total_updates(cfg, option, text, epoch_lengths))
 
 
-def _total_updates(cfg: Any, option: str, text: str, epoch_length: int | None) -> int:
-    """Updates of the whole training, from --max-update and --max-epoch."""
-    totals = []
-    if cfg.max_update:
-        totals.append(cfg.max_update)
-    if cfg.max_epoch and (epoch_length or not totals):
-        totals.append(cfg.max_epoch * _known(option, text, epoch_length))
-    if not totals:
+def _total_updates(cfg: Any, option: str, text: str, epoch_lengths: Sequence[int]) -> int:
+    """Updates of the whole training, of which an option gives a part."""
+    if not cfg.max_update and not cfg.max_epoch:
         raise ValueError(
             f"{option}: expected --max-update or --max-epoch, of which {text} is a part, got "
             "neither; give one of them, or give the option in updates"
         )
-    return min(totals)
+    if not cfg.max_update:
+        return _updates_in(cfg.max_epoch, option, text, epoch_lengths)
+    return training_updates(cfg, epoch_lengths)
 
 
-def _known(option: str, text: str, epoch_length: int | None) -> int:
-    if epoch_length is None:
+def training_updates(cfg: Any, epoch_lengths: Sequence[int]) -> int | None:
+    """Updates after which --max-update or --max-epoch ends the training, as far as is known."""
+    totals = [cfg.max_update] if cfg.max_update else []
+    if cfg.max_epoch and epoch_lengths:
+        totals.append(_updates_in(cfg.max_epoch, "--max-epoch", "", epoch_lengths))
+    return min(totals, default=None)
+
+
+def _updates_in(epochs: float, option: str, text: str, epoch_lengths: Sequence[int]) -> int:
+    """Updates in so many epochs, from the first one on."""
+    if not epoch_lengths:
         raise ValueError(
             f"{option}: expected a known epoch length for {text}, got none outside "
             "fairseq-train; give the option in updates"
         )
-    return epoch_length
+    whole, last = int(epochs), len(epoch_lengths) - 1
+    lengths = [epoch_lengths[min(i, last)] for i in range(whole + 1)]
+    return round(sum(lengths[:-1]) + (epochs - whole) * lengths[-1])

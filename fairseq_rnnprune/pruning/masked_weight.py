@@ -67,19 +67,32 @@ class MaskedWeight:
             generator = torch.Generator().manual_seed(zlib.crc32(self.name.encode()))
             scores = torch.rand(self.block_mask.shape, generator=generator).to(self.weight.device)
         else:
-            scores = block_scores(self._in_blocks(), self.block_shape, self.gates, score)
+            scores = self.magnitudes(score)
         return scores.masked_fill(~self.block_mask, -1.0)
+
+    def magnitudes(self, score: str) -> Tensor:
+        """The `max`, `mean` or `l2` (root mean square) of what every block has, pruned or not."""
+        found = block_scores(self._in_blocks(), self.block_shape, self.gates, score)
+        if self.diagonal is None or score == "max":
+            return found
+        # Means are over whole blocks, of which a diagonal is no part.
+        whole = block_sizes(tuple(self.weight.shape), self.block_shape, self.gates)
+        share = whole.to(self.sizes.device) / self.sizes.clamp(min=1)
+        return found * (share if score == "mean" else share.sqrt())
+
+    def check_target(self, sparsity: float | tuple[float, ...]) -> None:
+        """ValueError for a target by gate that does not fit the number of gates."""
+        if isinstance(sparsity, tuple) and len(sparsity) != self.gates:
+            raise ValueError(
+                f"MaskedWeight: expected {self.gates} sparsities, one per gate of {self.name}, got "
+                f"{len(sparsity)}; give this type of weights ({self.type}) a single one"
+            )
 
     def lowest(self, scores: Tensor, sparsity: float | tuple[float, ...]) -> Tensor:
         """The lowest blocks that hold this fraction of the elements, of all or of each gate."""
         if not isinstance(sparsity, tuple):
             count = whole_part(sparsity, self.weight.numel())
             return select_lowest(scores, self.sizes, count)
-        if len(sparsity) != self.gates:
-            raise ValueError(
-                f"MaskedWeight.lowest: expected {self.gates} sparsities, one per gate of "
-                f"{self.name}, got {len(sparsity)}; give this type of weights a single one"
-            )
         size = self.weight.numel() // self.gates
         chosen = [
             select_lowest(s, n, whole_part(part, size))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .mask import block_scores, expand_mask
+from .mask import expand_mask
 from .masked_weight import MaskedWeight
 
 PENALTIES = ("l1", "group-lasso")
@@ -23,7 +23,7 @@ def shrink(w: MaskedWeight, penalty: str, amount: float) -> None:
     if penalty not in PENALTIES:
         raise ValueError(f"shrink: expected a penalty among {PENALTIES}, got {penalty!r}")
     block_shape = (1, 1) if penalty == "l1" else w.block_shape
-    size = block_scores(w.weight, block_shape, w.gates, "l2")
+    size = w.weight.abs() if penalty == "l1" else w.magnitudes("l2")
     # A block of zeros stays one: 0 / 0 must not make it nan.
     factor = (1 - amount / size.clamp(min=torch.finfo(size.dtype).tiny)).clamp(min=0)
     factor = expand_mask(factor, tuple(w.weight.shape), block_shape, w.gates)

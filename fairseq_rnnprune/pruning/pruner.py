@@ -62,6 +62,8 @@ class Pruner:
                 "max, mean or l2, or a schedule with targets such as cubic"
             )
         check_allocation(allocation, [self.schedules[t] for t in self.types])
+        for w in self.weights:
+            w.check_target(getattr(self.schedules[w.type], "final", 0.0))
         self.thresholds = dict.fromkeys(self.types, 0.0)
         self.updates = 0
         self._capped: set[str] = set()
@@ -141,18 +143,21 @@ class Pruner:
     def _raise_threshold(
         self, type: str, weights: list[MaskedWeight], scores: list[Tensor]
     ) -> float:
-        """Sets the threshold of a type to what its ramp asks for, within bounds."""
+        """Sets the threshold of a type to what its ramp asks for; returns where to cut now."""
         schedule = self.schedules[type]
         flat = torch.cat([s.flatten() for s in scores])
         sizes = torch.cat([w.sizes.flatten() for w in weights])
+        most = float("inf")
         if isinstance(schedule, QuantileRamp):
-            threshold = schedule.fraction(self.updates) * quantile(flat, sizes, schedule.final)
+            most = quantile(flat, sizes, schedule.final)
+            threshold = schedule.fraction(self.updates) * most
         else:
             threshold, stops = self.bounds.threshold(schedule, self.updates, type, flat, sizes)
             self._capped |= {type} if stops else set()
-        # The quantile of a QuantileRamp may fall between two changes; a threshold only rises.
+        # A threshold only rises. The quantile may fall, a penalty sees to that: then it is the cut,
+        # for beyond it more would go than was asked for.
         self.thresholds[type] = max(self.thresholds[type], threshold)
-        return self.thresholds[type]
+        return min(self.thresholds[type], most)
 
     def _warn_of_dead(self) -> None:
         for w in self.weights:
