@@ -121,7 +121,7 @@ def test_hydra_train(data, tmp_path, user_dir):
         f"checkpoint.save_dir={tmp_path}",
         "optimization.max_update=12",
         "optimizer.prune_freq=2",
-        "optimizer.adam_betas=[0.5,0.9]",
+        "+optimizer.adam_betas=[0.5,0.9]",
         "lr_scheduler.warmup_updates=2",
         "model.decoder_hidden_size=16",
         "model.decoder_embed_dim=8",
