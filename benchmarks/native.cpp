@@ -17,6 +17,10 @@
 #include "opus_types.h"
 #include "vec_avx.h"
 #endif
+#ifdef LYRA
+#include "sparse_matmul/compute/kernels_avx.h"
+#include "sparse_matmul/compute/matmul.h"
+#endif
 
 extern "C" {
 int rnnprune_matmul(const Matrix *, const float *, const float *, float *, int, int);
@@ -66,12 +70,13 @@ double read_us(size_t bytes) {
     });
 }
 
-// A line of JSON: one format's times, and what reading as many bytes takes.
+// A line of JSON: one format's times, and what reading as many bytes takes. A step of 0 was not timed.
 void print_row(const char *name, double step, double product, size_t matrix_bytes) {
     const size_t bytes = (matrix_bytes + 511) / 512 * 512;
-    std::printf("{\"format\": \"%s\", \"step_us\": %.3f, \"product_us\": %.3f, \"bytes\": %zu, "
-                "\"read_us\": %.3f}\n",
-                name, step, product, bytes, read_us(bytes));
+    std::printf("{\"format\": \"%s\", ", name);
+    if (step) std::printf("\"step_us\": %.3f, ", step);
+    std::printf("\"product_us\": %.3f, \"bytes\": %zu, \"read_us\": %.3f}\n", product, bytes,
+                read_us(bytes));
 }
 
 void time_format(const char *name, int H, double density, int r, int c, int dtype) {
@@ -105,6 +110,9 @@ void time_format(const char *name, int H, double density, int r, int c, int dtyp
 #ifdef OPUS
 #include "opus_peer.h"
 #endif
+#ifdef LYRA
+#include "lyra_peer.h"
+#endif
 
 }  // namespace
 
@@ -117,9 +125,19 @@ int main(int, char **arguments) {
     time_format("fp32-8x8", H, density, 8, 8, FLOAT32);
     time_format("bf16-16x1", H, density, 16, 1, BFLOAT16);
     time_format("bf16-4x4", H, density, 4, 4, BFLOAT16);
+    time_format("bf16-8x4", H, density, 8, 4, BFLOAT16);
+    time_format("bf16-8x8", H, density, 8, 8, BFLOAT16);
     time_format("int8-16x4", H, density, 16, 4, INT8);
+    time_format("int8-4x4", H, density, 4, 4, INT8);
+    time_format("int8-8x4", H, density, 8, 4, INT8);
+    time_format("int8-8x8", H, density, 8, 8, INT8);
 #ifdef OPUS
     time_opus("opus-fp32-8x4", H, density, false);
     time_opus("opus-int8-8x4", H, density, true);
+#endif
+#ifdef LYRA
+    time_lyra<float>("lyra-fp32-4x4", H, density, 4);
+    time_lyra<int16_t>("lyra-fixed16-4x4", H, density, 4);
+    time_lyra<int16_t>("lyra-fixed16-8x4", H, density, 8);
 #endif
 }

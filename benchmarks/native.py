@@ -1,11 +1,14 @@
 """The kernels without Python around them, and how near they are to the memory's speed.
 
-    python benchmarks/native.py [--opus CHECKOUT]
+    python benchmarks/native.py [--opus CHECKOUT] [--lyra CHECKOUT] [--deepsparse PYTHON]
 
 Compiles native.cpp with the package's kernels. Of each format: the least time of a GRU's step (in a
 sequence of 64) and of a product, batch 1, one thread, random masks; and of reading as many bytes.
-With a checkout of Opus (1.5 or later, https://gitlab.xiph.org/xiph/opus) the same of the kernels of
-its networks, which take up to 2016 inputs in int8.
+The same, or a product alone, of others' kernels where they are named:
+
+- Opus 1.5 or later (https://gitlab.xiph.org/xiph/opus), up to 2016 inputs in int8;
+- Lyra (https://github.com/google/lyra), whose headers want those of abseil and glog;
+- DeepSparse 1.8, with the Python of an environment that has it (`pip install deepsparse==1.8.0`).
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ def main() -> None:
     options.add_argument("--hidden", type=int, nargs="+", default=[384, 512, 656, 1760, 2560])
     options.add_argument("--sparsity", type=float, default=0.9)
     options.add_argument("--opus", type=Path, metavar="CHECKOUT", help="compare with its kernels")
+    options.add_argument("--lyra", type=Path, metavar="CHECKOUT", help="the same")
+    options.add_argument("--deepsparse", type=Path, metavar="PYTHON", help="the same")
     options.add_argument("--out", type=Path, default=FOLDER / "results" / "native")
     arguments = options.parse_args()
     compiler = os.environ.get("CXX", "g++")
@@ -43,26 +48,41 @@ def main() -> None:
         if arguments.opus:
             folders = (arguments.opus / part for part in ("", "include", "dnn"))
             more += ["-DOPUS", *(f"-I{folder}" for folder in folders)]
+        if arguments.lyra:
+            source = arguments.lyra / "sparse_matmul/compute/matmul_fixed_avx2.cc"
+            more += ["-DLYRA", f"-I{arguments.lyra}", "-Wno-unused-parameter", str(source)]
         subprocess.run([compiler, *FLAGS, *more, "-o", str(program)], check=True)
         for hidden in arguments.hidden:
-            command = [str(program), str(hidden), str(1 - arguments.sparsity)]
-            lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            record(arguments, hidden, [json.loads(line) for line in lines.splitlines()])
+            sizes = [str(hidden), f"{1 - arguments.sparsity:g}"]
+            rows = rows_of([str(program), *sizes])
+            if arguments.deepsparse:
+                script = str(FOLDER / "deepsparse_peer.py")
+                rows += rows_of([str(arguments.deepsparse), script, *sizes])
+            record(arguments, hidden, rows)
+
+
+def rows_of(command: list[str]) -> list[dict[str, float]]:
+    """The rows that a command prints, one JSON object a line."""
+    lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
 
 
 def record(arguments: argparse.Namespace, hidden: int, rows: list[dict[str, float]]) -> None:
     """Writes the result of one size."""
     figures = {}
     for row in rows:
-        row["of_roofline"] = row["read_us"] / row["product_us"]
-        row["gb_per_s"] = row["bytes"] / row["read_us"] / 1e3
+        if "read_us" in row:
+            row["of_roofline"] = row["read_us"] / row["product_us"]
+            row["gb_per_s"] = row["bytes"] / row["read_us"] / 1e3
         figures[row.pop("format")] = row
     path = save_result(
         arguments.out,
         f"native-h{hidden}",
         1,
         f"python benchmarks/native.py --hidden {hidden} --sparsity {arguments.sparsity:g}"
-        + (" --opus CHECKOUT" if arguments.opus else ""),
+        + (" --opus CHECKOUT" if arguments.opus else "")
+        + (" --lyra CHECKOUT" if arguments.lyra else "")
+        + (" --deepsparse PYTHON" if arguments.deepsparse else ""),
         figures,
         hidden=hidden,
         sparsity=arguments.sparsity,
