@@ -38,7 +38,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns the exit status: 0, or 2 after a message about a user's error."""
+    """Runs the command; returns the exit status.
+
+    0, 2 after a message about a user's error, 130 after Ctrl-C.
+    """
     parser = _Parser(
         prog="rnnprune",
         description="Prepares, inspects and runs pruned fairseq models.",
@@ -52,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
         args = parser.parse_args(argv)
         args.run(args)
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:
         # The reader has seen enough; Python must not fail again when it flushes at exit.
         with contextlib.suppress(OSError, ValueError):

@@ -14,6 +14,7 @@ from speech_corpus import TEXTS
 from speech_language_model import train_on_texts
 from speech_runs import prepare_corpus, run_generate, run_train
 
+from fairseq_rnnprune import cli
 from fairseq_rnnprune.models.gru_lm import GRULanguageModel, GRULanguageModelConfig
 from fairseq_rnnprune.speech import task as task_module
 from fairseq_rnnprune.speech.config import SpeechConfig
@@ -22,6 +23,7 @@ from fairseq_rnnprune.speech.fusion import (
     RecurrentLanguageModel,
     as_language_model,
 )
+from fairseq_rnnprune.speech.loading import load_language_model, load_speech_model
 from fairseq_rnnprune.speech.prefix_beam import prefix_beam_search
 from fairseq_rnnprune.speech.task import SpeechTask, SpeechTaskConfig
 from fairseq_rnnprune.speech.units import CharacterUnits
@@ -154,6 +156,14 @@ def test_fairseq_generate_follows_the_language_model(speech, tmp_path, capfd):
     assert set(texts["5.0"]) <= {"GO", "NO", "YES", "TEN", "SEE", ""}
 
 
+def test_an_exported_language_model_is_no_file_of_kenlm(speech, tmp_path, capsys):
+    language_model = train_on_texts(speech[0], tmp_path)
+    exported = language_model.with_name("lm.safetensors")
+    assert cli.main(["export", str(language_model), str(exported)]) == 0
+    loaded = load_language_model(exported, load_speech_model(speech[1], "dense"))
+    assert isinstance(loaded, RecurrentLanguageModel)
+
+
 class OnlyG:
     """A language model, made as a KenLanguageModel, that likes one letter."""
 
@@ -192,18 +202,30 @@ def test_fairseq_generate_takes_a_length_bonus(speech, capfd):
     assert lengths["-9"] < lengths["9"] and lengths["0"] < lengths["9"]
 
 
-def build_generator(monkeypatch, **models):
+def build_generator(monkeypatch, given=None, **models):
     monkeypatch.setattr(task_module, "KenLanguageModel", OnlyG)
     config = SpeechTaskConfig(data="data", kenlm="words.arpa")
     dictionary = dictionary_of("G|")
     task = SpeechTask(config, SpeechConfig(), CharacterUnits(), dictionary)
-    arguments = SimpleNamespace(beam=8, nbest=1)
+    arguments = SimpleNamespace(beam=8, nbest=1, **given or {})
     return task.build_generator([], arguments, extra_gen_cls_kwargs={"lm_weight": 0.5, **models})
 
 
 def test_kenlm_gets_the_units_of_the_task(monkeypatch):
     language_model = build_generator(monkeypatch, lm_model=None)._options["language_model"]
     assert language_model.arguments == (Path("words.arpa"), "|")
+
+
+@pytest.mark.parametrize("option", ["sampling", "score_reference", "print_step"])
+def test_options_without_meaning_are_refused(monkeypatch, option):
+    with pytest.raises(ValueError, match=f"--{option.replace('_', '-')}: expected options of a m"):
+        build_generator(monkeypatch, {option: True})
+
+
+def test_text_has_no_model_of_speech():
+    task = SpeechTask(SpeechTaskConfig(data="d"), SpeechConfig(), CharacterUnits(), Dictionary())
+    with pytest.raises(ValueError, match="use rnnprune transcribe"):
+        task.get_interactive_tokens_and_lengths(["GO"], None)
 
 
 def test_two_language_models_are_refused(monkeypatch):

@@ -23,6 +23,17 @@ def test_both_rates_of_all_utterances():
     )
 
 
+@pytest.mark.parametrize(
+    "units, option", [("G O | O N", "letter"), ("\u2581go \u2581on", "sentencepiece")]
+)
+def test_units_are_no_text(units, option):
+    with pytest.raises(
+        ValueError, match=f"expected text, got units: .*; add --post-process {option}"
+    ):
+        score((units, "G O"))
+    assert score(("A B C", "A B C")).score() == 0
+
+
 def test_a_space_is_a_character_and_blanks_around_are_none():
     scorer = score((" AB CD ", "ABCD"))
     assert (scorer.character_errors, scorer.characters) == (1, 5)

@@ -51,6 +51,8 @@ def test_sentencepieces():
     used = Counter(piece for text in TEXTS for piece in PIECES.encode(text))
     assert counts == {piece: used[piece] for piece in counts} and set(used) <= set(counts)
     assert PIECES.encode("qu")[-1] not in counts
+    # Two characters that the model does not know are two units, and two errors.
+    assert PIECES.encode("ЖД")[-2:] == ["Ж", "Д"]
 
 
 def test_the_same_text_gives_the_same_pieces():

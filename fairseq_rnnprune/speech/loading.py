@@ -13,6 +13,7 @@ from fairseq import checkpoint_utils
 
 import fairseq_rnnprune.plugin  # noqa: F401
 from fairseq_rnnprune.checkpoint import Checkpoint, read_checkpoint
+from fairseq_rnnprune.export.packed_file import is_packed_file
 from fairseq_rnnprune.layers import release_dense
 
 from .config import SpeechConfig
@@ -56,12 +57,13 @@ def load_speech_model(path: Path, packed: str | None = None) -> SpeechModel:
 
 
 def load_language_model(path: Path, speech: SpeechModel) -> LanguageModel:
-    """Loads a checkpoint of an `rnnprune_gru_lm`, or a file of KenLM.
+    """Loads a checkpoint of an `rnnprune_gru_lm`, also an exported one, or a file of KenLM.
 
     The language model's dict.txt has to be in its data folder or beside its checkpoint. ValueError
     if the file or its dictionary is missing, or no language model over the units of `speech`.
     """
-    if path.is_file() and not zipfile.is_zipfile(path) and path.suffix != ".pt":
+    is_ours = path.is_file() and (zipfile.is_zipfile(path) or is_packed_file(path))
+    if path.is_file() and not is_ours and path.suffix != ".pt":
         return KenLanguageModel(
             path, speech.dictionary.symbols, speech.units.reserved, speech.dictionary.eos()
         )

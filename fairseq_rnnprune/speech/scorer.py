@@ -8,6 +8,8 @@ from fairseq.scoring import BaseScorer
 
 from fairseq_rnnprune.speech import require
 
+from .units import SPACE, CharacterUnits, SentencePieceUnits
+
 
 @dataclass
 class CERScorerConfig(FairseqDataclass):
@@ -35,7 +37,12 @@ class CERScorer(BaseScorer):
         self.word_errors = self.words = 0
 
     def add_string(self, ref: str, pred: str) -> None:
-        """Counts an utterance: what was said, and what was understood."""
+        """Counts an utterance: what was said, and what was understood.
+
+        ValueError for units instead of text: blanks between them would count as characters, most of
+        them right.
+        """
+        _check_text(ref)
         super().add_string(ref, pred)
         self.character_errors += self._distance(ref.strip(), pred.strip())
         self.characters += len(ref.strip())
@@ -62,6 +69,20 @@ class CERScorer(BaseScorer):
         rates = f"CER: {self.score():.2f} WER: {self.word_error_rate():.2f}"
         letters = f"CER without blanks: {self.letter_error_rate():.2f}"
         return f"{rates} ({len(self.ref)} utterances; {letters})"
+
+
+def _check_text(ref: str) -> None:
+    units = ref.split()
+    kind = None
+    if SPACE in units and all(len(unit) == 1 for unit in units):
+        kind = CharacterUnits
+    elif any(unit.startswith(SentencePieceUnits.reserved) for unit in units):
+        kind = SentencePieceUnits
+    if kind is not None:
+        raise ValueError(
+            f"--scoring cer_wer: expected text, got units: {ref:.40}; add --post-process "
+            f"{kind.post_process}"
+        )
 
 
 def _percent(errors: int, length: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from fairseq_rnnprune.speech import require
 from .audio import AudioError, open_audio
 from .config import SpeechConfig
 from .features import SHIFT_MS, FeatureStream, normalize
+
+logger = logging.getLogger(__name__)
 
 STDIN = Path("-")
 
@@ -98,11 +101,20 @@ def read_chunks(path: Path, sample_rate: int, milliseconds: float) -> Iterator[n
 
 def _read_raw(sample_rate: int, milliseconds: float) -> Iterator[np.ndarray]:
     size = 2 * max(1, round(sample_rate * milliseconds / 1000))
-    # read, unlike read1, waits for a whole chunk.
-    while data := sys.stdin.buffer.read(size):
+    while data := _read(size):
         if len(data) % 2:
-            raise _bad(STDIN, "expected samples of 2 bytes, got half of the last one")
+            logger.warning("%s: expected samples of 2 bytes, got half of the last one", STDIN)
+            data = data[:-1]
         yield np.frombuffer(data, dtype="<i2").astype(np.float32) / 32768
+
+
+def _read(size: int) -> bytes:
+    """So many bytes of standard input, fewer at its end; Ctrl-C is how many a recording ends."""
+    try:
+        # read, unlike read1, waits for a whole chunk.
+        return sys.stdin.buffer.read(size)
+    except KeyboardInterrupt:
+        return b""
 
 
 def _bad(path: Path, problem: str) -> AudioError:

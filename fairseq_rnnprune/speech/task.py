@@ -184,6 +184,13 @@ class SpeechTask(FairseqTask):
             utterances, self.config, self.target_dictionary, self.units, features, **augmentation
         )
 
+    def get_interactive_tokens_and_lengths(self, *unused: Any) -> None:
+        """ValueError: what fairseq-interactive reads is text."""
+        raise ValueError(
+            f"fairseq-interactive: expected a task with text as input, got {type(self).__name__}; "
+            "use rnnprune transcribe"
+        )
+
     def build_generator(
         self,
         models: Sequence[Any],
@@ -194,8 +201,14 @@ class SpeechTask(FairseqTask):
     ) -> CTCGenerator:
         """Greedy at --beam 1 without a language model and length bonus, else prefix beam search.
 
-        ValueError for --kenlm together with --lm-path.
+        ValueError for --kenlm together with --lm-path, and for options that mean nothing here.
         """
+        for option in ("sampling", "score_reference", "print_step", "retain_iter_history"):
+            if getattr(args, option, False):
+                raise ValueError(
+                    f"--{option.replace('_', '-')}: expected options of a model trained with CTC, "
+                    "got this one, which has no meaning there; leave it out"
+                )
         options = {"length_bonus": self.cfg.length_bonus, **(extra_gen_cls_kwargs or {})}
         if self.cfg.kenlm is not None:
             if options.get("lm_model") is not None:

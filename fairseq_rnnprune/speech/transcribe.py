@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # torch and fairseq are imported when the subcommand runs: --help answers at once.
 
 # What soundfile reads and people have.
+MAX_CHUNK_MS = 60_000
 SUFFIXES = (
     *(".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus"),
     *(".rf64", ".w64", ".wav"),
@@ -127,8 +128,8 @@ def _check_options(args: argparse.Namespace) -> None:
     if args.batch_size is not None and (args.batch_size < 1 or args.stream):
         rule = "no --batch-size with --stream" if args.stream else "a batch size >= 1"
         raise ValueError(f"--batch-size: expected {rule}, got {args.batch_size}")
-    if args.chunk_ms is not None and (not args.chunk_ms > 0 or not args.stream):
-        rule = "a length in ms > 0" if args.stream else "--stream as well"
+    if args.chunk_ms is not None and (not 0 < args.chunk_ms <= MAX_CHUNK_MS or not args.stream):
+        rule = f"a length from 0 to {MAX_CHUNK_MS} ms" if args.stream else "--stream as well"
         raise ValueError(f"--chunk-ms: expected {rule}, got {args.chunk_ms}")
     if Path("-") in args.audio and not args.stream:
         raise ValueError("transcribe: expected --stream for -, standard input, got none; add it")

@@ -108,8 +108,13 @@ class SentencePieceUnits:
         return cls(model.getvalue())
 
     def encode(self, text: str) -> list[str]:
-        """Text to pieces; what the model does not know comes back as it is in the text."""
-        return self._processor.EncodeAsPieces(plain_text(text))
+        """Text to pieces; characters that the model does not know are units of their own."""
+        processor, symbols = self._processor, []
+        for piece in processor.EncodeAsPieces(plain_text(text)):
+            # It gives characters that it does not know as one piece, which is not one unit.
+            is_known = processor.PieceToId(piece) != processor.unk_id()
+            symbols += [piece] if is_known else list(piece)
+        return symbols
 
     def decode(self, symbols: Iterable[str]) -> str:
         """Pieces to text; the inverse of `encode` up to the width of spaces."""
