@@ -81,7 +81,11 @@ def test_values_by_type():
         ({"prune_end": "50%", "max_epoch": 0}, EPOCHS, "--max-update or --max-epoch, of which 50%"),
         ({"prune_start": "1", "prune_end": "2e"}, [], "--prune-end: expected a known epoch"),
         ({"prune_start": "1.5"}, EPOCHS, r"updates \(3000\), epochs \(2e\) or per cent"),
-        ({"prune_sparsity": "a=0.9,b=0.9"}, EPOCHS, "a value for each of recurrent"),
+        (
+            {"prune_sparsity": "a=0.9,b=0.9"},
+            EPOCHS,
+            "expected types among recurrent .--prune-types., got a in",
+        ),
         ({"prune_sparsity": "0.9/0.9/1"}, EPOCHS, r"expected final in \[0, 1\), got 1"),
         (
             {"prune_sparsity": "0.9/0.9/0.8", "prune_schedule": "ramp"},

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from fairseq_rnnprune.pruning import (
-    TYPES,
     CubicSchedule,
     OneShotSchedule,
     QuantileRamp,
@@ -15,31 +14,19 @@ from fairseq_rnnprune.pruning import (
     Schedule,
     default_start,
 )
+from fairseq_rnnprune.pruning.by_type import read_block_shape, read_by_type, read_types
 
 T = TypeVar("T")
 
 
 def pruned_types(cfg: Any) -> list[str]:
     """The types named by --prune-types; ValueError for an unknown one."""
-    types = [t.strip() for t in cfg.prune_types.split(",") if t.strip()]
-    unknown = [t for t in types if t not in TYPES]
-    if unknown or not types:
-        raise ValueError(
-            f"--prune-types: expected some of {','.join(TYPES)}, got {cfg.prune_types!r}"
-        )
-    return types
+    return read_types("--prune-types", cfg.prune_types)
 
 
 def block_shapes(cfg: Any, types: list[str]) -> dict[str, tuple[int, int]]:
     """Block shape by type from --prune-block-shape."""
-
-    def parse(text: str) -> tuple[int, int]:
-        match = re.fullmatch(r"(\d+)[,x](\d+)", text)
-        if not match:
-            raise ValueError("rows,columns such as 4,4")
-        return int(match[1]), int(match[2])
-
-    return _by_type("--prune-block-shape", cfg.prune_block_shape, types, parse)
+    return _by_type("--prune-block-shape", cfg.prune_block_shape, types, read_block_shape)
 
 
 def build_schedules(
@@ -97,20 +84,12 @@ def _single(sparsity: float | tuple[float, ...]) -> float:
 
 
 def _by_type(option: str, text: str, types: list[str], parse: Callable[[str], T]) -> dict[str, T]:
-    """Reads `VALUE` (for all types) or `type=VALUE,type=VALUE` (for every pruned type)."""
-    try:
-        if "=" not in text:
-            return dict.fromkeys(types, parse(text))
-        pairs = [part.split("=", 1) for part in re.split(r",(?=[a-z]+=)", text)]
-        values = {type_: parse(value) for type_, value in pairs}
-    except ValueError as error:
-        raise ValueError(
-            f"{option}: expected VALUE or TYPE=VALUE,TYPE=VALUE, got {text!r} ({error})"
-        ) from None
+    """As `read_by_type`, with a value for every pruned type."""
+    values = read_by_type(option, text, types, parse, " (--prune-types)")
     if set(values) != set(types):
         raise ValueError(
-            f"{option}: expected a value for each of {','.join(types)} (--prune-types), "
-            f"got {text!r}"
+            f"{option}: expected a value for each of {','.join(types)} (--prune-types), got "
+            f"{text!r}"
         )
     return values
 

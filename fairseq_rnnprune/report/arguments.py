@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 
 
 def add_block_shape(parser: argparse.ArgumentParser, default: str) -> None:
@@ -27,28 +26,13 @@ def add_types(parser: argparse.ArgumentParser, default: str) -> None:
 
 def parse_types(text: str | None) -> list[str]:
     """Reads --types; an empty list if it was not given."""
-    from fairseq_rnnprune.pruning import TYPES
+    from fairseq_rnnprune.pruning.by_type import read_types
 
-    if text is None:
-        return []
-    types = [t.strip() for t in text.split(",")]
-    if not set(types) <= set(TYPES):
-        raise ValueError(f"--types: expected some of {','.join(TYPES)}, got {text!r}")
-    return list(dict.fromkeys(types))
+    return [] if text is None else read_types("--types", text)
 
 
 def parse_block_shapes(text: str | None, types: list[str]) -> dict[str, tuple[int, int]]:
     """Reads --block-shape into shapes by type; empty if it was not given."""
-    if text is None:
-        return {}
-    parts = re.split(r",(?=[a-z]+=)", text) if "=" in text else [f"{t}={text}" for t in types]
-    shapes = {}
-    for part in parts:
-        match = re.fullmatch(r"([a-z]+)=(\d+)[,x](\d+)", part)
-        if not match or match[1] not in types or 0 in (int(match[2]), int(match[3])):
-            raise ValueError(
-                "--block-shape: expected rows,columns such as 4,4, or TYPE=4,4,TYPE=8,1 with "
-                f"types among {','.join(types)}, got {text!r}"
-            )
-        shapes[match[1]] = (int(match[2]), int(match[3]))
-    return shapes
+    from fairseq_rnnprune.pruning.by_type import read_block_shape, read_by_type
+
+    return {} if text is None else read_by_type("--block-shape", text, types, read_block_shape)

@@ -99,12 +99,8 @@ def add_transcribe(subcommands: argparse._SubParsersAction) -> None:
 def run_transcribe(args: argparse.Namespace) -> None:
     """Prints transcripts as they are made; ValueError at the end if a recording had none."""
     _check_options(args)
-    try:
-        with _log_level():
-            _transcribe(args)
-    # A library of the extras is missing: its message says how to install it.
-    except ImportError as error:
-        raise ValueError(str(error)) from error
+    with _log_level():
+        _transcribe(args)
 
 
 @contextlib.contextmanager
