@@ -218,7 +218,12 @@ def test_no_dropout_even_in_training_mode():
             r"h_0 \[1, 3, 5\], got \[2, 3, 5\]",
         ),
         (torch.ones(T, INPUT), torch.ones(1, 1, H), ValueError, r"h_0 \[1, 5\], got \[1, 1, 5\]"),
-        (torch.ones(T, B, INPUT), torch.ones(1, B, H).long(), ValueError, "expected h in float32"),
+        (
+            torch.ones(T, B, INPUT),
+            torch.ones(1, B, H).long(),
+            ValueError,
+            "expected h_0 in float32",
+        ),
         (torch.ones(T, B, INPUT, requires_grad=True), None, ValueError, "use torch.no_grad"),
     ],
 )

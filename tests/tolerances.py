@@ -11,7 +11,7 @@ TOLERANCES = {
     torch.bfloat16: 3e-2,
     torch.int8: 8e-2,
 }
-# The gates of the int8 kernel in blocks of 16 x 4: what csrc/recurrent.h promises of coarse cells.
+# The gates of int8 kernels that take activations in 8 bits: the promise of csrc/recurrent.h.
 COARSE_GATES = 1e-4
 
 
