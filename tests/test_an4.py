@@ -1,7 +1,6 @@
 """The scripts of the AN4 recipe: fetching, on an archive in the form of the real one; options."""
 
 import ast
-import importlib.util
 import json
 import shlex
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from example_scripts import load_script
 from speech_corpus import RATE, make_corpus, tone
 
 from fairseq_rnnprune.speech.manifest import read_manifest
@@ -64,10 +64,7 @@ def test_manifests_of_three_splits_without_common_speakers(tmp_path):
 
 @pytest.fixture(scope="module")
 def recipe():
-    spec = importlib.util.spec_from_file_location("an4_recipe", RECIPE / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("speech/run.py")
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)

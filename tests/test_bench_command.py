@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from cli_runs import run
+from native_kernels import needs_kernels
 from torch import nn
 
 from fairseq_rnnprune.bench import figures as bench
@@ -14,12 +15,9 @@ from fairseq_rnnprune.bench.figures import Figures, Row, Settings, bench_layer
 from fairseq_rnnprune.bench.layers import find_layers
 from fairseq_rnnprune.bench.variants import Cost, dense_variants, packed_cost, packed_variants
 from fairseq_rnnprune.layers import ClippedRNN
-from fairseq_rnnprune.sparse import BlockSparseMatrix, cpu
+from fairseq_rnnprune.sparse import BlockSparseMatrix
 
 QUICK = "--steps 4 --rounds 3 --seconds 0".split()
-needs_kernels = pytest.mark.skipif(
-    bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
-)
 
 
 @pytest.fixture(autouse=True)

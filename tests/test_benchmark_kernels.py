@@ -3,12 +3,9 @@
 import pytest
 import torch
 from benchmark_runs import QUICK, run, scripts
+from native_kernels import needs_kernels
 
-from fairseq_rnnprune.sparse import cpu
-
-pytestmark = pytest.mark.skipif(
-    bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
-)
+pytestmark = needs_kernels
 
 
 @pytest.fixture

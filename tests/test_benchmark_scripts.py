@@ -7,13 +7,9 @@ import sys
 import pytest
 import torch
 from benchmark_runs import BENCHMARKS, QUICK, run, scripts
+from native_kernels import needs_kernels
 
 from fairseq_rnnprune.experiment import save_result
-from fairseq_rnnprune.sparse import cpu
-
-needs_kernels = pytest.mark.skipif(
-    bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
-)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from native_kernels import needs_kernels
 
 from fairseq_rnnprune.layers import GRU, Linear, packing
 from fairseq_rnnprune.sparse import (
@@ -14,10 +15,6 @@ from fairseq_rnnprune.sparse import (
     cpu_library,
     stored_values,
     triton_backend,
-)
-
-with_kernels = pytest.mark.skipif(
-    bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
 )
 
 
@@ -36,21 +33,21 @@ def in_blocks(shape, block_shape, density=0.1):
     return whole[: shape[0], : shape[1]].float()
 
 
-@with_kernels
+@needs_kernels
 @pytest.mark.parametrize("block_shape", cpu.BLOCK_SHAPES)
 @pytest.mark.parametrize("dtype", list(cpu.DTYPES))
 def test_a_mask_in_blocks_is_found_again(block_shape, dtype):
     assert choose_block_shape(in_blocks((384, 128), block_shape), 3, dtype) == block_shape
 
 
-@with_kernels
+@needs_kernels
 def test_blocks_within_blocks():
     # 8 x 8 and 4 x 4 store the same values; 32 x 32 has no kernel of its own.
     assert choose_block_shape(in_blocks((96, 64), (32, 32)), 3) in ((16, 4), (8, 8))
     assert choose_block_shape(in_blocks((96, 64), (16, 16)), 1, torch.int8) == (16, 4)
 
 
-@with_kernels
+@needs_kernels
 def test_int8_prefers_a_faster_kernel_to_less_fill_in():
     # Blocks of 16 x 4 store a third more than those of 4 x 4, at half the time each.
     weight = torch.zeros(64, 64)
@@ -81,7 +78,7 @@ def test_unstructured_masks_stay_single_elements():
     assert choose_block_shape(in_blocks((4608, 1536), (1, 1)), 3) == (1, 1)
 
 
-@with_kernels
+@needs_kernels
 def test_small_recurrent_layers_run_as_one_call_whatever_they_store():
     assert choose_block_shape(in_blocks((384, 128), (1, 1)), 3) in cpu.BLOCK_SHAPES
 
@@ -104,7 +101,7 @@ def test_stored_values_are_those_that_packing_stores(block_shape, gates):
     assert stored_values(weight, block_shape, gates) == W.values.numel()
 
 
-@with_kernels
+@needs_kernels
 @pytest.mark.parametrize(("density", "packs"), [(0.5, True), (0.6, False)])
 def test_auto_looks_at_what_the_kernels_store(density, packs):
     # A little below, since blocks are random.
@@ -115,7 +112,7 @@ def test_auto_looks_at_what_the_kernels_store(density, packs):
     assert "packing pays from 131,072" in packing.reason_to_stay_dense([small])
 
 
-@with_kernels
+@needs_kernels
 def test_auto_packs_recurrent_layers_of_every_size_that_were_pruned():
     for block_shape in ((1, 1), (4, 4)):
         assert packing.reason_to_stay_dense([in_blocks((96, 32), block_shape, 0.5)], 3) is None
@@ -137,7 +134,7 @@ def test_auto_says_that_its_rule_for_gpus_was_not_measured(on_gpu):
     assert "taken to pay from 262,144" in packing.reason_to_stay_dense([torch.zeros(96, 64)])
 
 
-@with_kernels
+@needs_kernels
 @pytest.mark.parametrize("packed", ["auto", "bf16", "int8"])
 def test_layers_run_on_the_native_kernels(packed, caplog):
     caplog.set_level(logging.INFO, logger="fairseq_rnnprune")

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as some
+from native_kernels import needs_kernels
 from tolerances import assert_close
 from torch import nn
 
@@ -19,9 +20,7 @@ from fairseq_rnnprune.sparse import (
 )
 from fairseq_rnnprune.sparse.cpu_library import quantises_activations
 
-pytestmark = pytest.mark.skipif(
-    bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
-)
+pytestmark = needs_kernels
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from native_kernels import needs_kernels
 from sparse_samples import sparse_weight
 from tolerances import COARSE_GATES, assert_close
 from torch.nn.functional import linear
@@ -21,9 +22,7 @@ from fairseq_rnnprune.sparse import (
 from fairseq_rnnprune.sparse.blocks import diagonals
 from fairseq_rnnprune.sparse.cpu_library import quantises_activations
 
-pytestmark = pytest.mark.skipif(
-    bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
-)
+pytestmark = needs_kernels
 DTYPES = list(cpu.DTYPES)
 CANARY = 12345.0
 

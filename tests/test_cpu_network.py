@@ -4,15 +4,14 @@ import copy
 
 import pytest
 import torch
+from native_kernels import needs_kernels
 from sparse_samples import pruned
 from tolerances import assert_close
 from torch import nn
 
-from fairseq_rnnprune.sparse import SparseGRU, SparseRNN, cpu
+from fairseq_rnnprune.sparse import SparseGRU, SparseRNN
 
-pytestmark = pytest.mark.skipif(
-    bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
-)
+pytestmark = needs_kernels
 INPUT, H = 9, 20
 
 

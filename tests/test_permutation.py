@@ -1,20 +1,13 @@
 """The search for an order of units in which blocks keep more."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
-
-SCRIPT = Path(__file__).parent.parent / "examples" / "comparison" / "permutation.py"
+from example_scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("permutation", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("comparison/permutation.py")
 
 
 def test_blocks_keep_what_is_in_them(script):

@@ -1,24 +1,18 @@
 """What the recipes share, and the one of the language model: its text and its data folder."""
 
 import argparse
-import importlib.util
-from pathlib import Path
 
 import pytest
 import torch
+from example_scripts import load_script
 
 import fairseq_rnnprune.recipe as recipe
 from fairseq_rnnprune.experiment import count_parameters
 
-SCRIPT = Path(__file__).parent.parent / "examples" / "language_model" / "run.py"
-
 
 @pytest.fixture
 def script():
-    spec = importlib.util.spec_from_file_location("language_model_recipe", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("language_model/run.py")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from native_kernels import needs_kernels
 from sparse_samples import pruned
 from tolerances import assert_close
 from torch import nn
@@ -11,7 +12,7 @@ from torch import nn
 from fairseq_rnnprune.layers import CEILING, ClippedRNN, FrameBatchNorm, packing
 from fairseq_rnnprune.layers.clipped_recurrence import ClippedRecurrence
 from fairseq_rnnprune.pruning.prunable import Prunable, find_prunable
-from fairseq_rnnprune.sparse import SparseRNN, cpu
+from fairseq_rnnprune.sparse import SparseRNN
 
 INPUT, H = 6, 5
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
@@ -165,7 +166,7 @@ def test_training_and_loading_drop_the_packed_copy():
     assert rnn.train().sparse is None
 
 
-@pytest.mark.skipif(bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled")
+@needs_kernels
 def test_auto_judges_it_as_a_recurrent_layer(monkeypatch):
     monkeypatch.setattr(packing, "AUTO_MAX_DENSITY", ())
     monkeypatch.setattr(packing, "AUTO_MAX_STORED_DENSITY", ())

@@ -1,23 +1,17 @@
 """Step times of a sweep, measured in parts; and what is said of runs that differ in their seed."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
+from example_scripts import load_script
 
 from fairseq_rnnprune.sweep.rows import summarise
-
-SCRIPT = Path(__file__).parent.parent / "examples" / "comparison" / "step_time.py"
 
 
 @pytest.fixture
 def script():
-    spec = importlib.util.spec_from_file_location("step_time", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("comparison/step_time.py")
 
 
 def test_models_without_a_checkpoint_keep_their_times(script, tmp_path, monkeypatch):

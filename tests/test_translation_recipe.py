@@ -1,25 +1,19 @@
 """examples/translation/run.py: its data folder, its lengths and the mistakes of users."""
 
 import dataclasses
-import importlib.util
 import json
 import shlex
 import sys
-from pathlib import Path
 
 import pytest
+from example_scripts import load_script
 
 import fairseq_rnnprune.recipe
-
-SCRIPT = Path(__file__).parent.parent / "examples" / "translation" / "run.py"
 
 
 @pytest.fixture
 def recipe():
-    spec = importlib.util.spec_from_file_location("translation_recipe", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("translation/run.py")
 
 
 @pytest.fixture
