@@ -127,6 +127,7 @@ int main(int, char **arguments) {
     time_format("bf16-4x4", H, density, 4, 4, BFLOAT16);
     time_format("bf16-8x4", H, density, 8, 4, BFLOAT16);
     time_format("bf16-8x8", H, density, 8, 8, BFLOAT16);
+    time_format("int8-16x1", H, density, 16, 1, INT8);
     time_format("int8-16x4", H, density, 16, 4, INT8);
     time_format("int8-4x4", H, density, 4, 4, INT8);
     time_format("int8-8x4", H, density, 8, 4, INT8);

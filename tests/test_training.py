@@ -88,6 +88,16 @@ def test_update_freq_counts_an_update_once(data, tmp_path):
     assert state["last_optimizer_state"]["rnnprune"]["updates"] == 10
 
 
+@pytest.mark.parametrize("more", [("2", "--skip-remainder-batch"), ("2",), ("1,2",)])
+def test_one_shot_meets_the_last_update_of_epochs(data, tmp_path, more):
+    # Two epochs of 15 batches, so that one is left over by twos.
+    epochs = ("--max-update", "0", "--max-epoch", "2", "--update-freq", *more)
+    one_shot = ("--optimizer", "pruned", "--prune-schedule", "one-shot", "--prune-sparsity", "0.8")
+    state = run_train(data, tmp_path, *one_shot, *epochs)
+    for weight in prunable(state).values():
+        assert sparsity(weight) == pytest.approx(0.8, abs=0.01)
+
+
 def test_moments_of_pruned_weights_are_zero(pruned):
     _, state = pruned
     flat = {tuple(w.shape): w for w in prunable(state).values()}
