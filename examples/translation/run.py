@@ -46,6 +46,7 @@ PRUNED = shlex.split(
     "--optimizer pruned --prune-inner adam --dropout 0.3 --prune-start 10% --prune-end 60%"
 )
 CUBIC = [*PRUNED, "--prune-schedule", "cubic", "--prune-sparsity"]
+FIT = shlex.split("--dropout 0.1 --lr 0.003")
 WIDE = shlex.split("--encoder-hidden-size 512 --decoder-hidden-size 512")
 # As many parameters as the model of 256 keeps at 90 %.
 SMALL = shlex.split(
@@ -58,7 +59,10 @@ RUNS = {
     "cubic-80": [*CUBIC, "0.8"],
     "cubic-90": [*CUBIC, "0.9"],
     # With dropout 0.3 a tenth of the weights underfits; this is still 2.3 BLEU behind dense.
-    "cubic-90-dropout-0.1": [*CUBIC, "0.9", *shlex.split("--dropout 0.1 --lr 0.003")],
+    "cubic-90-dropout-0.1": [*CUBIC, "0.9", *FIT],
+    "cubic-90-late": [*CUBIC, "0.9", *FIT, *shlex.split("--prune-start 30% --prune-end 80%")],
+    # One target for all matrices, which share it out by magnitude.
+    "global-90": [*CUBIC, "0.9", *FIT, *shlex.split("--prune-allocation global")],
     "cubic-95": [*CUBIC, "0.95"],
     "blocks-90": [*CUBIC, "0.9", "--prune-block-shape", "16,1"],
     # q comes from a trained model, whose weights are larger than those of one in training: the cap
