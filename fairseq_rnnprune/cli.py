@@ -11,7 +11,7 @@ from typing import NoReturn
 from fairseq_rnnprune import __version__
 
 from .bench.commands import add_bench
-from .export.command import add_export
+from .export import add_export
 from .report.calibrate_command import add_calibrate
 from .report.report_command import add_report
 from .speech.prepare import add_prepare

@@ -96,9 +96,10 @@ def count_parameters(checkpoint: Path) -> dict[str, int]:
     """
     # Imports torch, which starting commands does not need.
     from fairseq_rnnprune.checkpoint import read_checkpoint
+    from fairseq_rnnprune.pruning import tensor_identity
 
     tensors = read_checkpoint(checkpoint).model.values()
-    tensors = {t.data_ptr(): t for t in tensors if t.is_floating_point()}.values()
+    tensors = {tensor_identity(t): t for t in tensors if t.is_floating_point()}.values()
     return {
         "parameters": sum(t.numel() for t in tensors),
         "kept_parameters": sum(int(t.count_nonzero()) for t in tensors),

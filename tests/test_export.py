@@ -15,11 +15,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import one_hot
 
-from fairseq_rnnprune.checkpoint import read_checkpoint
-from fairseq_rnnprune.export import matrices
-from fairseq_rnnprune.export.matrices import from_arrays, to_arrays
-from fairseq_rnnprune.export.packed_file import read_packed_file, write_packed_file
-from fairseq_rnnprune.export.tree import from_json, to_json
+from fairseq_rnnprune.checkpoint import (
+    matrices,
+    read_checkpoint,
+    read_packed_file,
+    write_packed_file,
+)
+from fairseq_rnnprune.checkpoint.matrices import from_arrays, to_arrays
+from fairseq_rnnprune.checkpoint.tree import from_json, to_json
 from fairseq_rnnprune.models.gru_lm import GRULanguageModel
 from fairseq_rnnprune.sparse import BlockSparseMatrix
 
@@ -276,7 +279,7 @@ def test_bad_requests_leave_everything_as_it_was(checkpoint, tmp_path, capsys, m
         def fails(*_, kind=kind):
             raise kind("No space left on device")
 
-        monkeypatch.setattr("fairseq_rnnprune.export.packed_file.save_file", fails)
+        monkeypatch.setattr("fairseq_rnnprune.checkpoint.packed_file.save_file", fails)
         status, _, err = run(capsys, "export", checkpoint, target)
         assert status == 2 and "No space left" in err and err.count("\n") == 1
         assert target.read_bytes() == old

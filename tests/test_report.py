@@ -10,7 +10,9 @@ import pytest
 import torch
 from report_samples import checkpoint, model, two_reports
 
-from fairseq_rnnprune.report import grid, render, table
+from fairseq_rnnprune.display import grid
+from fairseq_rnnprune.display.labels import short_labels
+from fairseq_rnnprune.report import render, table
 from fairseq_rnnprune.sparse import BlockSparseMatrix
 
 
@@ -130,7 +132,7 @@ def test_refused_reports():
     ],
 )
 def test_short_labels(paths, labels):
-    assert table.short_labels([Path(p) for p in paths]) == labels
+    assert short_labels([Path(p) for p in paths]) == labels
 
 
 def test_table_of_two_checkpoints(capsys):

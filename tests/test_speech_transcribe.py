@@ -19,9 +19,7 @@ from speech_language_model import train_on_texts
 from speech_runs import prepare_corpus, run_generate
 from transcribe_runs import damaged_files, lines_of, make_command, train_talkative
 
-from fairseq_rnnprune.checkpoint import checkpoint_of
-from fairseq_rnnprune.checkpoint_file import load_state
-from fairseq_rnnprune.export.packed_file import write_packed_file
+from fairseq_rnnprune.checkpoint import checkpoint_of, load_state, write_packed_file
 from fairseq_rnnprune.layers import GRU
 from fairseq_rnnprune.speech.generator import CTCGenerator
 from fairseq_rnnprune.speech.loading import load_speech_model

@@ -62,7 +62,7 @@ def add_bench(subcommands: argparse._SubParsersAction) -> None:
 
 def run_bench(args: argparse.Namespace) -> None:
     """Prints the table or JSON, after a warning if the machine is busy."""
-    from fairseq_rnnprune.report.grid import print_grid
+    from fairseq_rnnprune.display.grid import print_grid
 
     from . import render
 
@@ -83,7 +83,7 @@ def _bench(paths: list[Path], settings: Settings) -> list[CheckpointBench]:
     import torch
 
     from fairseq_rnnprune.checkpoint import read_checkpoint
-    from fairseq_rnnprune.report.table import short_labels
+    from fairseq_rnnprune.display.labels import short_labels
     from fairseq_rnnprune.sparse import cpu_library
 
     from .figures import bench_checkpoint

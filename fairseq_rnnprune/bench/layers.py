@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fairseq_rnnprune.layers import GRU, ClippedRNN, Linear
-from fairseq_rnnprune.pruning import Prunable, find_prunable
+from fairseq_rnnprune.pruning import Prunable, find_prunable, tensor_identity
 
 _WEIGHT = re.compile(r"(?P<module>.*?)weight_(?P<kind>ih|hh)(?P<layer>_l\d+)?(?P<back>_reverse)?$")
 
@@ -123,5 +123,5 @@ def _torch_name(name: str) -> str:
 
 def _own_name(name: str, model: Mapping[str, Tensor]) -> str:
     """The last name of a matrix: that of the output layer where it is tied to an embedding."""
-    identity = (model[name].data_ptr(), model[name].shape)
-    return [other for other, t in model.items() if (t.data_ptr(), t.shape) == identity][-1]
+    identity = tensor_identity(model[name])
+    return [other for other, t in model.items() if tensor_identity(t) == identity][-1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from fairseq_rnnprune.display.grid import Grid, count, size
 from fairseq_rnnprune.experiment import environment
-from fairseq_rnnprune.report.grid import Grid, count, size
 from fairseq_rnnprune.sparse.cpu_library import instruction_sets
 
 from .figures import AUTO, CheckpointBench, Figures, Row, Settings

@@ -41,7 +41,7 @@ def load_packed_files() -> None:
     from fairseq import checkpoint_utils
     from omegaconf import OmegaConf
 
-    from fairseq_rnnprune.export.packed_file import is_packed_file, read_packed_file
+    from fairseq_rnnprune.checkpoint import is_packed_file, read_packed_file
 
     def make(original: Callable) -> Callable:
         def load_checkpoint_to_cpu(

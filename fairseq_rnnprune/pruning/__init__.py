@@ -11,7 +11,7 @@ from .mask import (
 )
 from .masked_weight import SCORES, MaskedWeight
 from .penalty import PENALTIES, shrink
-from .prunable import TYPES, Prunable, find_prunable, read_tag, tag_prunable
+from .prunable import TYPES, Prunable, find_prunable, read_tag, tag_prunable, tensor_identity
 from .pruner import Pruner
 from .ramp import QuantileRamp, RampSchedule, default_start
 from .schedule import CubicSchedule, OneShotSchedule, Schedule
@@ -40,4 +40,5 @@ __all__ = [
     "select_lowest",
     "shrink",
     "tag_prunable",
+    "tensor_identity",
 ]

@@ -46,13 +46,18 @@ def find_prunable(tensors: Mapping[str, Tensor]) -> list[Prunable]:
         prunable = _classify(name, tensor, tensors)
         if prunable is None:
             continue
-        identity = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()))
+        identity = tensor_identity(tensor)
         tied = found.get(identity)
         if tied is None:
             found[identity] = prunable
         elif prunable.type == "linear":
             found[identity] = Prunable(tied.name, "linear", tied.gates)
     return list(found.values())
+
+
+def tensor_identity(tensor: Tensor) -> tuple[object, ...]:
+    """Equal for two names of one tensor, as tied weights are; for tensors that have elements."""
+    return tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride())
 
 
 def _classify(name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> Prunable | None:

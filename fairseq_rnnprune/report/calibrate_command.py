@@ -65,10 +65,10 @@ def add_calibrate(subcommands: argparse._SubParsersAction) -> None:
 def run_calibrate(args: argparse.Namespace) -> None:
     """Prints the calibration as a table and options, or as JSON."""
     from fairseq_rnnprune.checkpoint import read_checkpoint
+    from fairseq_rnnprune.display.grid import print_grid
 
     from . import render_calibration as render
     from .calibration import calibrate, present_types
-    from .grid import print_grid
 
     default = ["recurrent", "input", "linear"]
     if args.checkpoint is None:

@@ -10,12 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fairseq_rnnprune.checkpoint import read_checkpoint
+from fairseq_rnnprune.display.labels import short_labels
 from fairseq_rnnprune.pruning import TYPES, find_prunable
 
 from .dictionary import find_dictionaries, read_dictionary
 from .overlap import compare_masks, keep_masks
 from .survivors import Pair, Survivors, find_survivors
-from .table import BlockShape, CheckpointReport, report_checkpoint, short_labels
+from .table import BlockShape, CheckpointReport, report_checkpoint
 from .trainlog import TrainLog, find_train_log, read_train_log
 
 __all__ = ["TYPES", "Findings", "gather", "write_files"]

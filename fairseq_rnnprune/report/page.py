@@ -6,7 +6,8 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from .grid import Grid, count, percent, size
+from fairseq_rnnprune.display.grid import Grid, count, percent, size
+
 from .render import report_grid, report_notes
 from .render_survivors import Section, survivor_sections
 from .survivors import Pair, Survivors

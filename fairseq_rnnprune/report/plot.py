@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fairseq_rnnprune.pruning import TYPES
-
-from .figure import (
+from fairseq_rnnprune.display.figure import (
     BLACK,
     COLOURS,
     GATE_TITLES,
@@ -20,6 +18,8 @@ from .figure import (
     tidy,
     without_common_start,
 )
+from fairseq_rnnprune.pruning import TYPES
+
 from .table import CheckpointReport, Row
 from .trainlog import TrainLog
 

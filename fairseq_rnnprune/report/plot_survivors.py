@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .figure import COLOURS, GATE_TITLES, LINES, finish, new_figure, plain, save, tidy
+from fairseq_rnnprune.display.figure import (
+    COLOURS,
+    GATE_TITLES,
+    LINES,
+    finish,
+    new_figure,
+    plain,
+    save,
+    tidy,
+)
+
 from .survivors import Survivors
 
 # Kept weights of some columns or units by checkpoint, and how many each could keep.

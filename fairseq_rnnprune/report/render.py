@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .grid import Grid, count, percent, size
+from fairseq_rnnprune.display.grid import Grid, count, percent, size
+
 from .table import PACKED_DTYPE, CheckpointReport, Row
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from fairseq_rnnprune.display.grid import Grid, count, percent
 from fairseq_rnnprune.pruning.calibrate import sparsity_below
 
 from .calibration import Calibration, options
-from .grid import Grid, count, percent
 
 
 def calibration_grid(c: Calibration) -> Grid:

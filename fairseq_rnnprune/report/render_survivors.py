@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .grid import Grid, count, percent
+from fairseq_rnnprune.display.grid import Grid, count, percent
+
 from .inputs import Inputs, Symbols, spread
 from .legends import (
     DIAGONAL_LEGEND,

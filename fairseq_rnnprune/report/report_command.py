@@ -6,8 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
+from fairseq_rnnprune.display.grid import print_grid, print_lines
+
 from .arguments import add_block_shape, add_types, parse_block_shapes, parse_types
-from .grid import print_grid, print_lines
 
 # torch and matplotlib are imported when the subcommand runs: --help answers at once.
 

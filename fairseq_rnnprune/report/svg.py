@@ -8,7 +8,7 @@ from html import escape
 
 from torch import Tensor
 
-from .grid import printable
+from fairseq_rnnprune.display.grid import printable
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000")
 _LEVELS = 16

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from fairseq_rnnprune.pruning import (
     check_block_shape,
     find_prunable,
     mask_from_zeros,
+    tensor_identity,
 )
 from fairseq_rnnprune.sparse import BlockSparseMatrix
 
@@ -130,22 +130,6 @@ def trained_block_shapes(checkpoint: Checkpoint) -> dict[str, BlockShape]:
     return {t: tuple(s) for t, s in saved.items() if t in TYPES} if isinstance(saved, dict) else {}
 
 
-def short_labels(paths: Iterable[Path]) -> list[str]:
-    """What tells paths apart: the directories and names that not all of them share.
-
-    The label of one path alone is its file name; equal paths are numbered.
-    """
-    parts = [Path(os.path.abspath(p)).parts for p in paths]
-    if len(parts) == 1:
-        return [parts[0][-1]]
-    before = len(os.path.commonprefix(parts))
-    after = len(os.path.commonprefix([p[before:][::-1] for p in parts]))
-    labels = ["/".join(p[before : len(p) - after]) or p[-1] for p in parts]
-    return [
-        label if labels.count(label) == 1 else f"{label} #{i}" for i, label in enumerate(labels, 1)
-    ]
-
-
 def _tensor_rows(p: Prunable, weight: Tensor, block_shape: BlockShape) -> list[Row]:
     check_block_shape(tuple(weight.shape), block_shape, p.gates, p.name)
     pieces: list[tuple[str | None, Tensor, int]] = [(None, weight, p.gates)]
@@ -203,17 +187,13 @@ def _never_pruned(
     model: Mapping[str, Tensor], prunables: Iterable[Prunable]
 ) -> list[tuple[str, Tensor]]:
     """Floating-point tensors that are not prunable, each storage once."""
-    seen = {_identity(model[p.name]) for p in prunables}
+    seen = {tensor_identity(model[p.name]) for p in prunables}
     rest = []
     for name, tensor in model.items():
-        if tensor.is_floating_point() and _identity(tensor) not in seen:
-            seen.add(_identity(tensor))
+        if tensor.is_floating_point() and tensor_identity(tensor) not in seen:
+            seen.add(tensor_identity(tensor))
             rest.append((name, tensor))
     return rest
-
-
-def _identity(tensor: Tensor) -> tuple[object, ...]:
-    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride()
 
 
 def _total(name: str, rows: list[Row], type: str | None = None) -> Row:

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 from fairseq import checkpoint_utils
 
 import fairseq_rnnprune.plugin  # noqa: F401
-from fairseq_rnnprune.checkpoint import Checkpoint, read_checkpoint
-from fairseq_rnnprune.export.packed_file import is_packed_file
+from fairseq_rnnprune.checkpoint import Checkpoint, is_packed_file, read_checkpoint
 from fairseq_rnnprune.layers import release_dense
 
 from .config import SpeechConfig

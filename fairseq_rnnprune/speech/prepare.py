@@ -204,7 +204,7 @@ def _print_summary(
     sample_rate: int,
     units: int,
 ) -> None:
-    from fairseq_rnnprune.report.grid import Grid, count, print_grid
+    from fairseq_rnnprune.display.grid import Grid, count, print_grid
 
     rows = []
     for split, utterances in usable.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairseq_rnnprune.report.figure import (
+from fairseq_rnnprune.display.figure import (
     BLACK,
     COLOURS,
     GREY,

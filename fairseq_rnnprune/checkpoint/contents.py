@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoint_file import load_state
+from .file import load_state
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,9 @@ def run_export(args: argparse.Namespace) -> None:
     """Writes the file and prints what it takes beside the checkpoint and its dense weights."""
     import torch
 
-    from fairseq_rnnprune.checkpoint import checkpoint_of
-    from fairseq_rnnprune.checkpoint_file import load_state
-    from fairseq_rnnprune.report.grid import Grid, print_grid
-
-    from .packed_file import is_packed_file, write_packed_file
+    from .checkpoint import checkpoint_of, is_packed_file, load_state, write_packed_file
+    from .display.grid import Grid, print_grid
+    from .pruning import tensor_identity
 
     if not args.output.parent.is_dir():
         raise ValueError(
@@ -62,7 +60,7 @@ def run_export(args: argparse.Namespace) -> None:
             "which has weights only; name a file that fairseq-train wrote"
         )
     write_packed_file(output, state, checkpoint.model, getattr(torch, VALUES[args.values]))
-    dense = {t.data_ptr(): 4 * t.numel() for t in checkpoint.model.values()}
+    dense = {tensor_identity(t): 4 * t.numel() for t in checkpoint.model.values()}
     rows = [
         (str(args.checkpoint), args.checkpoint.stat().st_size),
         ("its weights, dense fp32", sum(dense.values())),

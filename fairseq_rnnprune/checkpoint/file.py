@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .export.packed_file import is_packed_file, read_packed_file
+from .packed_file import is_packed_file, read_packed_file
 
 
 def load_state(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""What the PNG figures of `rnnprune report` share: colours, labels, layout, saving."""
+"""What PNG figures share: colours, labels, layout, saving."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairseq_rnnprune.pruning import find_prunable
+from fairseq_rnnprune.pruning import find_prunable, tensor_identity
 from fairseq_rnnprune.sparse import BlockShape, BlockSparseMatrix, cpu, stored_values
 from fairseq_rnnprune.sparse.blocks import diagonals
 from fairseq_rnnprune.sparse.validation import column_dtype
@@ -34,9 +34,7 @@ def to_arrays(
     tied: dict[str, str] = {}
     first_names: dict[Any, str] = {}
     for name, tensor in model.items():
-        place = (
-            (tensor.data_ptr(), tuple(tensor.shape), tensor.stride()) if tensor.numel() else name
-        )
+        place = tensor_identity(tensor) if tensor.numel() else name
         first = first_names.setdefault(place, name)
         if first != name:
             tied[name] = first

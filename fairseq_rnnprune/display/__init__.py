@@ -1,0 +1,1 @@
+"""What commands show their results with: tables, figures, labels."""

@@ -1,1 +1,0 @@
-"""One small file of a trained model: `rnnprune export`, and how such a file is read."""
