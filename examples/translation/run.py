@@ -56,14 +56,15 @@ SMALL = shlex.split(
 RUNS = {
     "dense": DENSE,
     "small-dense": [*SMALL, *shlex.split("--optimizer adam --dropout 0.1")],
-    "cubic-80": [*CUBIC, "0.8"],
+    "cubic-80": [*CUBIC, "0.8", *FIT],
     "cubic-90": [*CUBIC, "0.9"],
     # With dropout 0.3 a tenth of the weights underfits; this is still 2.3 BLEU behind dense.
     "cubic-90-dropout-0.1": [*CUBIC, "0.9", *FIT],
     "cubic-90-late": [*CUBIC, "0.9", *FIT, *shlex.split("--prune-start 30% --prune-end 80%")],
+    "cubic-90-early": [*CUBIC, "0.9", *FIT, *shlex.split("--prune-start 5% --prune-end 40%")],
     # One target for all matrices, which share it out by magnitude.
     "global-90": [*CUBIC, "0.9", *FIT, *shlex.split("--prune-allocation global")],
-    "cubic-95": [*CUBIC, "0.95"],
+    "cubic-95": [*CUBIC, "0.95", *FIT],
     "blocks-90": [*CUBIC, "0.9", "--prune-block-shape", "16,1"],
     # q comes from a trained model, whose weights are larger than those of one in training: the cap
     # keeps the ramp from passing 90 %, and it may end below.
