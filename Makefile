@@ -16,7 +16,7 @@ help:
 	@echo "make tables      rewrite the result tables of the READMEs from the JSON results"
 	@echo "make clean       remove $(VENV), caches and the examples' output"
 
-# Without the constraints pip would take the newest torch, several gigabytes of CUDA libraries.
+# The constraints are the tested versions; what else pip might take is not known to work together.
 $(INSTALLED): setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --constraint constraints.txt --editable '.[fairseq,text,speech,plot,triton,test]'
@@ -27,8 +27,9 @@ test: export OMP_NUM_THREADS ?= 1
 test: lint
 	$(RUN) -m pytest tests --numprocesses 2 --dist loadfile
 
-test-gpu: $(INSTALLED)
-	@$(RUN) tests/triton_parity.py
+# With another interpreter, such as one that has torch for ROCm: make test-gpu RUN=python
+test-gpu: $(if $(filter $(VENV)/%,$(RUN)),$(INSTALLED))
+	@PYTHONPATH=. $(RUN) tests/triton_parity.py
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .

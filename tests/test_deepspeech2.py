@@ -44,6 +44,19 @@ def test_an_utterance_does_not_depend_on_its_batch(options, packed):
 
 
 @each_variant
+def test_a_halved_model_takes_single_features(options):
+    # fairseq-generate --fp16 halves the model and not what the dataset gives.
+    model = build(packed="fp32", **options)
+    source, padding_mask = padded_batch(LENGTHS)
+    with torch.no_grad():
+        model.make_generation_fast_()
+        expected = model(source, padding_mask)["encoder_out"]
+        found = model.half()(source, padding_mask)["encoder_out"]
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
+
+
+@each_variant
 def test_output_lengths(options):
     model = build(**options)
     lengths = torch.arange(1, 40)

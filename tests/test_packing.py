@@ -7,7 +7,14 @@ import pytest
 import torch
 from sparse_samples import pruned
 
-from fairseq_rnnprune.layers import GRU, PACKED_CHOICES, Linear, choose_block_shape, packing
+from fairseq_rnnprune.layers import (
+    GRU,
+    PACKED_CHOICES,
+    Linear,
+    choose_block_shape,
+    packing,
+    release_dense,
+)
 from fairseq_rnnprune.sparse import explain
 
 
@@ -43,6 +50,34 @@ def test_pack_takes_a_choice_of_its_own_and_can_undo():
     assert linear.sparse.W.dtype == torch.float32
     linear.pack("dense")
     assert linear.sparse is None
+
+
+def test_a_layer_that_moves_is_packed_anew(log):
+    gru = pruned(GRU(6, 5)).eval()
+    gru.pack("bf16", "decoder.gru")
+    first = gru.sparse
+    gru.half().float()
+    assert gru.sparse is first
+    # As if it had been packed on another device.
+    gru._packed_as = ("bf16", "decoder.gru", torch.device("cuda"))
+    gru.to("cpu")
+    assert gru.sparse is not first
+    assert gru.sparse.layers[0][0].recurrent.W.dtype == torch.bfloat16
+    said = log()
+    assert len(said) == 2 and said[0] == said[1]
+
+
+def test_a_layer_that_moves_without_its_dense_weights_says_so(log):
+    gru = pruned(GRU(6, 5)).eval()
+    gru.pack("fp32", "decoder.gru")
+    first = gru.sparse
+    release_dense(gru)
+    gru._packed_as = ("fp32", "decoder.gru", torch.device("cuda"))
+    gru.to("cpu")
+    gru.to("cpu")
+    assert gru.sparse is first
+    warning = "decoder.gru: packed on cuda, where its dense weights were released, and moved to cpu"
+    assert [line.startswith(warning) for line in log()] == [False, True]
 
 
 def test_auto_packs_fp32_where_the_weights_are_sparse(any_size, log):

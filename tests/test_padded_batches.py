@@ -10,8 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from fairseq_rnnprune.layers import GRU, packing
-from fairseq_rnnprune.layers.lengths import last_valid, reverse_valid, valid_frames
-from fairseq_rnnprune.sparse import SparseGRU
+from fairseq_rnnprune.sparse import SparseGRU, last_valid, reverse_valid, valid_frames
 
 INPUT, H, STEPS = 6, 5, 7
 LENGTHS = [[4, 7, 1, 7], [3, 5, 3, 3], [7, 7, 7, 7], [1, 1, 1, 1]]
@@ -150,3 +149,14 @@ def test_frames_in_reverse():
     assert last_valid(x, lengths).tolist() == [6, 3]
     assert torch.equal(last_valid(x, None), x[-1])
     assert valid_frames(lengths, 3).tolist() == [[True] * 3, [True, True, False]]
+
+
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_all_at_once_as_on_a_gpu(lengths):
+    gru = pruned(nn.GRU(INPUT, H, 2, bidirectional=True))
+    sparse, (x, hx), lengths = SparseGRU.from_dense(gru, (1, 1)), batch(gru), torch.tensor(lengths)
+    with torch.no_grad():
+        for found, expected in zip(
+            sparse._run_padded(x, hx, lengths), sparse(x, hx, lengths), strict=True
+        ):
+            assert_close(found, expected.double())

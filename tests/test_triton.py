@@ -64,7 +64,7 @@ def test_parity_in_the_interpreter(root):
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     # Only what needs a GPU is skipped.
-    assert re.search(r"\b\d\d passed, 3 skipped", done.stdout), done.stdout
+    assert re.search(r"\b\d\d passed, 5 skipped", done.stdout), done.stdout
 
 
 def test_make_test_gpu_says_plainly_that_there_is_no_gpu(root):
@@ -75,6 +75,19 @@ def test_make_test_gpu_says_plainly_that_there_is_no_gpu(root):
     )
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"no GPU: .*; nothing was tested\n", done.stdout)
+
+
+def test_a_gpu_that_torch_cannot_use_fails_make_test_gpu(root):
+    code = "import triton_parity as t; t.DEVICES = ('/dev/null',); t.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": f"{root / 'tests'}{os.pathsep}{root}"},
+        capture_output=True,
+        text=True,
+    )
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU that torch can use")
+    assert (done.returncode, done.stdout[:8]) == (1, "no GPU: "), done.stderr
 
 
 @pytest.mark.parametrize("kind", ["matmul", "gru_step"])
@@ -131,12 +144,33 @@ def test_without_triton(monkeypatch):
 def test_an_old_triton(monkeypatch):
     monkeypatch.setattr(triton_backend, "_is_installed", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(triton_backend, "_start_reasons", lambda: ())
     for version, reasons in (("3.10.1", []), ("3.6.0", ["needs triton 3.7 or newer, not 3.6.0"])):
         kernels = SimpleNamespace(VERSION=version, INTERPRETED=False)
         monkeypatch.setattr(triton_backend, "_kernels", lambda kernels=kernels: kernels)
         triton_backend._version_reasons.cache_clear()
         assert triton_backend.unavailable_reasons() == reasons
     triton_backend._version_reasons.cache_clear()
+
+
+def test_a_triton_that_does_not_start(monkeypatch):
+    def start():
+        raise RuntimeError("Failed to find C compiler. Please specify\nvia CC")
+
+    monkeypatch.setattr(triton_backend, "_is_installed", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    kernels = SimpleNamespace(VERSION="3.7.1", INTERPRETED=False, start=start)
+    monkeypatch.setattr(triton_backend, "_kernels", lambda: kernels)
+    caches = (triton_backend._version_reasons, triton_backend._start_reasons)
+    for kept in caches:
+        kept.cache_clear()
+    reasons = ["cannot start Triton (Failed to find C compiler. Please specify)"]
+    assert triton_backend.unavailable_reasons() == reasons
+    x = SimpleNamespace(is_cuda=True, device=torch.device("cuda"))
+    W = BlockSparseMatrix.from_dense(torch.ones(16, 4), (16, 4))
+    assert triton_backend.not_supported_reasons(W, x) == reasons
+    for kept in caches:
+        kept.cache_clear()
 
 
 def test_every_reason_why_a_call_cannot_run(monkeypatch):

@@ -1,9 +1,10 @@
 """Recurrent and linear layers that train dense and run packed at inference (torch only)."""
 
+from fairseq_rnnprune.sparse import valid_frames
+
 from .batch_norm import FrameBatchNorm
 from .clipped_recurrence import CEILING
 from .gru import GRU
-from .lengths import valid_frames
 from .linear import Linear, make_packable
 from .lookahead import Lookahead
 from .packable import release_dense

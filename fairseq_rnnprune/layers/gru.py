@@ -10,9 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from fairseq_rnnprune.sparse import SparseGRU, check_lengths, choose_block_shape
+from fairseq_rnnprune.sparse import (
+    SparseGRU,
+    check_lengths,
+    choose_block_shape,
+    last_valid,
+    reverse_valid,
+    valid_frames,
+)
 
-from .lengths import last_valid, reverse_valid, valid_frames
 from .packable import Packable
 from .packing import check_choice
 

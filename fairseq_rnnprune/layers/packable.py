@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ class Packable(nn.Module):
     packed: str
     sparse: nn.Module | None
     is_released = False
+    # The choice, the name and the device of the last packing.
+    _packed_as: tuple[str, str, torch.device]
     # Row groups that no block may straddle.
     _gates = 1
     _recurrent = False
@@ -49,6 +52,7 @@ class Packable(nn.Module):
         choice = resolve_choice(self.packed) if choice is None else check_choice(choice, "choice")
         self._check_has_dense("pack")
         self.sparse, outcome = self._pack_as(choice)
+        self._packed_as = (choice, name, self._weights()[0].device)
         logger.info("%s (packed=%s): %s", name or type(self).__name__, choice, outcome)
 
     def _pack_as(self, choice: str) -> tuple[nn.Module | None, str]:
@@ -59,6 +63,24 @@ class Packable(nn.Module):
         matrices = [part.W for part in sparse.modules() if isinstance(part, SparseLinear)]
         is_packed, outcome = describe(matrices, choice)
         return sparse if is_packed else None, outcome
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Packable:
+        """As in torch; a layer that moves is packed anew, for shapes of blocks fit one device."""
+        super()._apply(fn, recurse)
+        if self.sparse is None:
+            return self
+        choice, name, device = self._packed_as
+        here = next(iter(self._weights())).device
+        if here != device and not self.is_released:
+            self.pack(choice, name)
+        elif here != device:
+            logger.warning(
+                "%s: packed on %s, where its dense weights were released, and moved to %s, where "
+                "its blocks may have no fast kernel; move it before release_dense",
+                *(name or type(self).__name__, device, here),
+            )
+            self._packed_as = (choice, name, here)
+        return self
 
     def make_generation_fast_(self, name: str = "", **kwargs: Any) -> None:
         """fairseq's hook, called when a loaded model is about to generate: packs the layer."""

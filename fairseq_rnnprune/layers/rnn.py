@@ -8,11 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairseq_rnnprune.sparse import SparseRNN, check_lengths, choose_block_shape
+from fairseq_rnnprune.sparse import (
+    SparseRNN,
+    check_lengths,
+    choose_block_shape,
+    last_valid,
+    reverse_valid,
+    valid_frames,
+)
 
 from .batch_norm import FrameBatchNorm
 from .clipped_recurrence import CEILING, ClippedRecurrence
-from .lengths import last_valid, reverse_valid, valid_frames
 from .packable import Packable
 from .packing import check_choice
 

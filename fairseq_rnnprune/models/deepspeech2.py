@@ -127,6 +127,8 @@ class DeepSpeech2(BaseFairseqModel):
         """
         lengths = None if padding_mask is None else padding_mask.logical_not().sum(1)
         _check_source(source, lengths, self.mel_bins)
+        # fairseq-generate --fp16 halves models, but not these inputs.
+        source = source.to(self.output.bias.dtype)
         x = self.dropout(self.front_end(source, lengths))
         lengths = None if lengths is None else self.output_lengths(lengths)
         x, _ = self.rnn(x, lengths=lengths)

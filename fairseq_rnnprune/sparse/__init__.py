@@ -8,7 +8,7 @@ from .dispatch import (
     matmul,
     rnn_sequence,
 )
-from .lengths import check_lengths
+from .lengths import check_lengths, last_valid, reverse_valid, valid_frames
 from .linear import SparseLinear
 from .matrix import BlockShape, BlockSparseMatrix
 from .recurrent import SparseGRU, SparseRNN
@@ -27,7 +27,10 @@ __all__ = [
     "explain",
     "gru_sequence",
     "keeps_diagonal",
+    "last_valid",
     "matmul",
+    "reverse_valid",
     "rnn_sequence",
     "stored_values",
+    "valid_frames",
 ]

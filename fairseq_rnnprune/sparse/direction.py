@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .dispatch import gru_sequence, rnn_sequence
+from .lengths import last_valid, reverse_valid
 from .linear import SparseLinear
 from .matrix import BlockShape, BlockSparseMatrix
 from .shapes import keeps_diagonal
@@ -36,17 +37,21 @@ class Direction(nn.Module):
         self.ceiling = ceiling
         self.reverse = reverse
 
-    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """x [T, B, I] and the first state [B, H] to all states [T, B, H] and the last one."""
+    def forward(self, x: Tensor, h: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x [T, B, I] and the first state [B, H] to all states [T, B, H] and the last one.
+
+        With lengths [B], that of each sequence's last valid step; states beyond it mean nothing.
+        """
         gates_x = self.input(x)
         if self.reverse:
-            gates_x = gates_x.flip(0)
+            gates_x = reverse_valid(gates_x, lengths)
         W, bias, backend = self.recurrent.W, self.recurrent.bias, self.recurrent.backend
         if self.cell == "gru":
             states = gru_sequence(W, gates_x, h, bias, backend)
         else:
             states = rnn_sequence(W, gates_x, h, bias, self.cell, self.ceiling, backend)
-        return (states.flip(0) if self.reverse else states), states[-1]
+        last = last_valid(states, lengths)
+        return (reverse_valid(states, lengths) if self.reverse else states), last
 
 
 def pack_layers(

@@ -1,4 +1,4 @@
-"""What the lengths of a padded batch must be."""
+"""Padded batches: what their lengths must be, which frames are valid, the valid ones in reverse."""
 
 from __future__ import annotations
 
@@ -28,3 +28,26 @@ def check_lengths(lengths: Tensor, batch: int, steps: int, owner: str) -> Tensor
             f"got {lengths.tolist()}"
         )
     return lengths.long()
+
+
+def valid_frames(lengths: Tensor, steps: int) -> Tensor:
+    """Lengths [B] to a mask [B, steps], True where a frame is valid."""
+    return torch.arange(steps, device=lengths.device) < lengths.unsqueeze(1)
+
+
+def reverse_valid(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """x [T, B, ...] with the valid frames of each sequence in reverse, the padding where it was."""
+    if lengths is None:
+        return x.flip(0)
+    steps, batch = x.shape[:2]
+    t = torch.arange(steps, device=x.device).unsqueeze(1)
+    lengths = lengths.to(x.device)
+    source = torch.where(t < lengths, lengths - 1 - t, t)
+    return x[source, torch.arange(batch, device=x.device)]
+
+
+def last_valid(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """The last valid frame of each sequence of x [T, B, ...]: [B, ...]."""
+    if lengths is None:
+        return x[-1]
+    return x[lengths.to(x.device) - 1, torch.arange(x.shape[1], device=x.device)]

@@ -12,7 +12,7 @@ from .arguments import check_float_tensor
 from .cpu_network import Network
 from .direction import Direction, ShapeChoice, pack_layers
 from .dispatch import choose_backend
-from .lengths import check_lengths
+from .lengths import check_lengths, valid_frames
 
 
 class SparseRecurrent(nn.Module):
@@ -58,7 +58,8 @@ class SparseRecurrent(nn.Module):
             out, h_n = self._whole(x, h_0)
         else:
             lengths = check_lengths(lengths, x.shape[1], len(x), self._name)
-            out, h_n = self._run_by_length(x, h_0, lengths.to(x.device))
+            run = self._run_by_length if x.is_cpu else self._run_padded
+            out, h_n = run(x, h_0, lengths.to(x.device))
         if dtype != torch.float32:
             out, h_n = out.to(dtype), h_n.to(dtype)
         if not batched:
@@ -79,19 +80,25 @@ class SparseRecurrent(nn.Module):
             out[:length, rows], h_n[:, rows] = self._whole(x[:length, rows], h_0[:, rows])
         return out, h_n
 
+    def _run_padded(self, x: Tensor, h_0: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """All at once: on a GPU every step is a launch, whatever the batch."""
+        out, h_n = self._run(x, h_0, lengths)
+        padding = ~valid_frames(lengths, len(x)).t().unsqueeze(2)
+        return out.masked_fill(padding, 0.0), h_n
+
     def _whole(self, x: Tensor, h_0: Tensor) -> tuple[Tensor, Tensor]:
         """Without padding: in one call if possible."""
         network = self._network(x) if _is_plain(x) and _is_plain(h_0) else None
         # The layers, one by one, convert what is not plain or say what is wrong.
         return self._run(x, h_0) if network is None else network(x, h_0)
 
-    def _run(self, x: Tensor, h_0: Tensor) -> tuple[Tensor, Tensor]:
+    def _run(self, x: Tensor, h_0: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Layer by layer, each matrix on the backend chosen for it."""
         h_n = []
         for directions in self.layers:
             outputs = []
             for direction in directions:
-                output, last = direction(x, h_0[len(h_n)])
+                output, last = direction(x, h_0[len(h_n)], lengths)
                 outputs.append(output)
                 h_n.append(last)
             x = torch.cat(outputs, dim=2)

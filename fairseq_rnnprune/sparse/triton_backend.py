@@ -37,13 +37,14 @@ class Config:
         return {"num_warps": self.warps, "enable_fp_fusion": True}
 
 
-# benchmarks/triton_resources.py compiles every entry; with these nothing spills. GRU steps with
-# float32 values did, 8 bytes on sm_80: 16 x 1 with 4 warps, 32 x 32 with 8.
+# benchmarks/triton_resources.py compiles every entry: with triton 3.7.1, the one of torch 2.13,
+# nothing spills. GRU steps with other numbers did, 8 bytes on sm_80: 16 x 1 with 32 blocks, 16 x 16
+# with 2, 32 x 32 with 8 warps.
 CONFIGS: dict[BlockShape, Config] = {
-    (16, 1): Config(blocks=32, warps=8),
+    (16, 1): Config(blocks=64, warps=8),
     (16, 4): Config(blocks=8, warps=4),
     (8, 8): Config(blocks=8, warps=4),
-    (16, 16): Config(blocks=2, warps=4),
+    (16, 16): Config(blocks=4, warps=8),
     (32, 32): Config(blocks=1, warps=4),
 }
 # Rows of activations that a program multiplies with every value it reads: one, or up to 8.
@@ -57,14 +58,14 @@ def unavailable_reasons() -> list[str]:
         return ["needs triton, which is not installed"]
     if not (_is_interpreted() or torch.cuda.is_available()):
         return ["needs a GPU, and torch finds none"]
-    return list(_version_reasons())
+    return list(_version_reasons() or (() if _is_interpreted() else _start_reasons()))
 
 
 def not_supported_reasons(W: BlockSparseMatrix, x: Tensor) -> list[str]:
     """Every reason why this call cannot run."""
     # A tensor on a GPU proves that there is one; asking torch takes longer than that.
     on_gpu = x.is_cuda and _is_installed()
-    reasons = list(_version_reasons()) if on_gpu else unavailable_reasons()
+    reasons = list(_version_reasons() or _start_reasons()) if on_gpu else unavailable_reasons()
     on_cpu = x.device.type == "cpu" and _is_installed() and _is_interpreted()
     if not (x.is_cuda or on_cpu):
         reasons.append(f"runs on GPUs that torch calls cuda, not on {x.device}")
@@ -167,3 +168,15 @@ def _version_reasons() -> tuple[str, ...]:
         return ()
     oldest = ".".join(map(str, OLDEST_TRITON))
     return (f"needs triton {oldest} or newer, not {version}",)
+
+
+@cache
+def _start_reasons() -> tuple[str, ...]:
+    """Why Triton cannot drive the GPU: at first use it compiles C, in images without a compiler."""
+    try:
+        _kernels().start()
+    # A compiler, a driver or a library can be missing in any way there is.
+    except Exception as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return (f"cannot start Triton ({line})",)
+    return ()
