@@ -48,7 +48,7 @@ class Trainee:
 
     def __init__(self, hidden: int, vocabulary: int, method: dict[str, str] | None):
         class Task:
-            target_dictionary = Dictionary()
+            source_dictionary = target_dictionary = Dictionary()
 
         for i in range(vocabulary):
             Task.target_dictionary.add_symbol(str(i))

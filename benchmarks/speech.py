@@ -32,7 +32,6 @@ from fairseq_rnnprune.models.deepspeech2 import (  # noqa: E402
     SIZES,
     DeepSpeech2,
     DeepSpeech2Config,
-    named_size,
 )
 from fairseq_rnnprune.pruning import find_prunable  # noqa: E402
 from fairseq_rnnprune.sparse import SparseLinear  # noqa: E402
@@ -99,12 +98,7 @@ def main() -> None:
 
 def random_model(size: str, config: SpeechConfig, sparsity: float) -> DeepSpeech2:
     """A model of a named size, its recurrent layers pruned in random blocks."""
-    cfg = DeepSpeech2Config()
-    overrides = type("Overrides", (), {})()
-    named_size(*SIZES[size])(overrides)
-    for option, value in vars(overrides).items():
-        setattr(cfg, option, value)
-    model = DeepSpeech2(cfg, config.mel_bins, CLASSES).eval()
+    model = DeepSpeech2(DeepSpeech2Config(**SIZES[size]), config.mel_bins, CLASSES).eval()
     parameters = dict(model.named_parameters())
     for prunable in find_prunable(parameters):
         if prunable.type in ("recurrent", "input"):

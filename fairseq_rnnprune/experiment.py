@@ -142,6 +142,8 @@ def commit() -> str:
         ).stdout.strip()
 
     try:
+        # The package may be installed in an environment that lies in another project's repository.
+        git("ls-files", "--error-unmatch", str(Path(__file__)))
         changed = git("status", "--porcelain", "--untracked-files=no", "--", "fairseq_rnnprune")
         return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):

@@ -36,7 +36,7 @@ def run_export(args: argparse.Namespace) -> None:
     """Writes the file and prints what it takes beside the checkpoint and its dense weights."""
     import torch
 
-    from .checkpoint import checkpoint_of, is_packed_file, load_state, write_packed_file
+    from .checkpoint import checkpoint_of, is_exported, load_state, write_packed_file
     from .display.grid import Grid, print_grid
     from .pruning import tensor_identity
 
@@ -46,7 +46,7 @@ def run_export(args: argparse.Namespace) -> None:
             f"{args.output.parent}, which is none; make it first"
         )
     output = args.output.resolve()
-    is_ours = output.is_file() and (not output.stat().st_size or is_packed_file(output))
+    is_ours = output.is_file() and (not output.stat().st_size or is_exported(output))
     if output.exists() and not is_ours:
         raise ValueError(
             f"export: expected a new file or an exported one to replace, got {args.output}, which "

@@ -141,7 +141,7 @@ def test_layers_are_found_by_the_names_of_their_tensors():
     assert not by_name["rnn"].module.training
     assert len(by_name["rnn"].weights) == 8 and by_name["rnn"].gates == 1
     assert set(left_out) == {"lstm", "plain", "odd"}
-    assert "has 4 gates" in left_out["lstm"] and "has 1 gates" in left_out["plain"]
+    assert "has 4 gates" in left_out["lstm"] and "has 1 gate:" in left_out["plain"]
     assert left_out["odd"] == "has no first layer"
 
 
@@ -297,7 +297,7 @@ def test_a_busy_machine_is_warned_of(capsys, monkeypatch, checkpoint, load, warn
         (["bench", "GRU", "absent.pt"], "read_checkpoint: expected a checkpoint file, got none"),
         (["bench", "text.pt"], "expected a file written by fairseq-train or torch.save, got text"),
         (["bench", "linear.pt"], "expected a model with a GRU or a clipped-ReLU RNN, got linear"),
-        (["bench", "lstm.pt"], r"got lstm.pt without \(lstm has 4 gates: only GRUs"),
+        (["bench", "lstm.pt"], r"got lstm.pt, which has none \(lstm has 4 gates: only GRUs"),
         (["bench", "nan.pt"], "NaN"),
         (["bench", "GRU", "--values", "fp64"], "--values: expected some of fp32,.* got 'fp64'"),
         (["bench", "GRU", "--values", ""], "--values: expected some of fp32,bf16,int8, got ''"),

@@ -66,7 +66,7 @@ def test_break_even(load, monkeypatch, tmp_path):
 @pytest.mark.parametrize("size", ["2x128", "relu"])
 def test_speech(load, monkeypatch, tmp_path, size):
     script = load("speech")
-    monkeypatch.setitem(script.SIZES, "relu", ("relu", 64, 2, False, 0, "conv1d"))
+    monkeypatch.setitem(script.SIZES, "relu", {"cell": "relu", "hidden_size": 64})
     options = ["--size", size, "--audio-seconds", "0.5", *QUICK]
     result = run(load, monkeypatch, tmp_path, "speech", *options)[f"rtf-{size}"]
     figures = result["figures"]

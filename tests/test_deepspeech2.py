@@ -1,17 +1,14 @@
 """The speech model: padding, lengths, training with fairseq's CTC, packing, options, sizes."""
 
 import copy
-from argparse import Namespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from fairseq.criterions.ctc import CtcCriterion, CtcCriterionConfig
-from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from speech_models import MEL_BINS, STREAMING, build, padded_batch, speech_task
 from tolerances import assert_close
 
-from fairseq_rnnprune.models.deepspeech2 import SIZES, DeepSpeech2
 from fairseq_rnnprune.models.front_end import conv1d, conv2d
 from fairseq_rnnprune.pruning import read_tag
 
@@ -200,12 +197,9 @@ def test_padding_stays_zero_and_out_of_the_statistics(front_end):
     torch.testing.assert_close(longer.state_dict(), front_end.state_dict())
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_named_sizes(size):
-    name = f"rnnprune_deepspeech2_{size}"
-    assert ARCH_MODEL_REGISTRY[name] is DeepSpeech2
-    args = Namespace(front_end="conv1d", dropout=0.5)
-    ARCH_CONFIG_REGISTRY[name](args)
-    assert f"{args.rnn_layers}x{args.hidden_size}" == size
-    assert args.front_end == "conv1d"  # what the user gives wins
-    assert args.unidirectional == (args.lookahead > 0) == (args.rnn_layers == 3)
+def test_options_of_the_other_front_end_are_told(caplog):
+    build(front_end="conv2d")
+    assert "--conv-channels, --conv-kernel: ignored with --front-end conv2d" in caplog.text
+    caplog.clear()
+    build()
+    assert not caplog.records

@@ -49,6 +49,17 @@ def test_threads_that_openmp_is_asked_for(said, threads):
     assert experiment.threads_in({"OMP_NUM_THREADS": said}) == (threads or os.cpu_count())
 
 
+def test_a_package_inside_another_repository_has_no_commit(tmp_path, monkeypatch):
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "theirs"]):
+        names = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(tmp_path), *names, *command], check=True)
+    copy = tmp_path / "venv" / "fairseq_rnnprune" / "experiment.py"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(Path(experiment.__file__).read_bytes())
+    monkeypatch.setattr(experiment, "__file__", str(copy))
+    assert experiment.commit() == "unknown"
+
+
 def test_a_result_names_command_seed_commit_machine_and_versions(tmp_path):
     path = experiment.save_result(tmp_path, "run", 7, "do it", {"ppl": 1.5}, note="n")
     result = json.loads(path.read_text())

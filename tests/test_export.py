@@ -255,10 +255,15 @@ def test_bad_requests_leave_everything_as_it_was(checkpoint, tmp_path, capsys, m
     # Two checkpoints, as a glob may give them.
     other = tmp_path / "checkpoint_best.pt"
     other.write_bytes(before)
+    # Of some other program.
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"w": torch.ones(2)}, foreign, {"format": "pt"})
+    theirs = foreign.read_bytes()
     cases = [
         ([checkpoint, checkpoint], "expected a new file or an exported one to replace"),
         ([checkpoint, tmp_path], "expected a new file or an exported one to replace"),
         ([checkpoint, other], "expected a new file or an exported one to replace"),
+        ([checkpoint, foreign], "expected a new file or an exported one to replace"),
         ([checkpoint, "/dev/null"], "expected a new file or an exported one to replace"),
         ([checkpoint, tmp_path / "no" / "m"], "expected a folder to write m into, got"),
         ([tmp_path / "absent.pt", tmp_path / "m"], "expected a checkpoint file, got none"),
@@ -269,6 +274,7 @@ def test_bad_requests_leave_everything_as_it_was(checkpoint, tmp_path, capsys, m
         status, out, err = run(capsys, "export", *arguments)
         assert (status, out) == (2, "") and message in err and err.count("\n") == 1
     assert checkpoint.read_bytes() == before and not (tmp_path / "m").exists()
+    assert foreign.read_bytes() == theirs
     # A disk that is full must not cost the file that was there.
     target = tmp_path / "m"
     assert run(capsys, "export", checkpoint, target, "--values", "int8")[0] == 0

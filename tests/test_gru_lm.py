@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from fairseq.data import Dictionary
-from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.data import Dictionary, TruncatedDictionary
 
 import fairseq_rnnprune.plugin  # noqa: F401
 from fairseq_rnnprune.layers import Linear
@@ -12,19 +11,21 @@ from fairseq_rnnprune.pruning import read_tag
 
 
 class Task:
-    target_dictionary = Dictionary()
+    source_dictionary = target_dictionary = Dictionary()
 
 
 for word in "abcdefghij":
     Task.target_dictionary.add_symbol(word)
 
 
+def config(**options):
+    sizes = {"decoder_embed_dim": 6, "decoder_hidden_size": 8, "tokens_per_sample": 16}
+    return GRULanguageModelConfig(**sizes | options)
+
+
 def build(**options):
     torch.manual_seed(0)
-    config = GRULanguageModelConfig(
-        **{"decoder_embed_dim": 6, "decoder_hidden_size": 8, "tokens_per_sample": 16} | options
-    )
-    return GRULanguageModel.build_model(config, Task).eval()
+    return GRULanguageModel.build_model(config(**options), Task).eval()
 
 
 TOKENS = torch.tensor([[2, 5, 9, 4, 7], [2, 4, 4, 8, 6]])
@@ -120,14 +121,12 @@ def test_options_that_exclude_each_other_are_refused():
         build(adaptive_softmax_cutoff="4,14", share_decoder_input_output_embed=True)
 
 
-@pytest.mark.parametrize("hidden", [256, 512, 1024, 1760, 2560, 3568])
-def test_named_sizes(hidden):
-    from argparse import Namespace
+def test_fewer_symbols_out_than_in():
+    # As --output-dictionary-size makes them.
+    class Truncated(Task):
+        target_dictionary = TruncatedDictionary(Task.target_dictionary, 8)
 
-    from fairseq.models import ARCH_CONFIG_REGISTRY
-
-    assert ARCH_MODEL_REGISTRY[f"rnnprune_gru_lm_{hidden}"] is GRULanguageModel
-    args = Namespace(decoder_layers=3)
-    ARCH_CONFIG_REGISTRY[f"rnnprune_gru_lm_{hidden}"](args)
-    assert args.decoder_hidden_size == hidden
-    assert args.decoder_layers == 3  # what the user gives wins
+    decoder = GRULanguageModel.build_model(config(), Truncated).decoder
+    assert decoder(TOKENS)[0].shape == (2, 5, 8)
+    with pytest.raises(ValueError, match="got 14 symbols in and 8 out; drop it, or --output-dict"):
+        GRULanguageModel.build_model(config(share_decoder_input_output_embed=True), Truncated)

@@ -1,7 +1,6 @@
 """The translation model alone: padding, decoding step by step, packing, its options."""
 
 import copy
-from argparse import Namespace
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from sparse_samples import pruned
 
 from fairseq_rnnprune.layers.packable import Packable
 from fairseq_rnnprune.models.attention import Attention, Memory
-from fairseq_rnnprune.models.gru_seq2seq import SIZES, GRUSeq2Seq, GRUSeq2SeqConfig, named_size
+from fairseq_rnnprune.models.gru_seq2seq import GRUSeq2Seq, GRUSeq2SeqConfig
 from fairseq_rnnprune.pruning import read_tag
 
 PAD, EOS = 1, 2
@@ -300,13 +299,3 @@ def test_it_learns_to_copy():
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.2  # at first 2.6
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_named_sizes(size):
-    embed_dim, hidden_size, layers = SIZES[size]
-    args = Namespace(decoder_layers=5)
-    named_size(embed_dim, hidden_size, layers)(args)
-    assert args.encoder_hidden_size == args.decoder_hidden_size == hidden_size == int(size)
-    assert args.encoder_embed_dim == args.decoder_embed_dim == embed_dim
-    assert (args.encoder_layers, args.decoder_layers) == (layers, 5)  # what the user gives wins

@@ -104,9 +104,10 @@ def test_bad_options_are_refused(given, epoch_lengths, message):
         recurrent(epoch_lengths, **given)
 
 
-def test_help_explains_every_option(capsys):
+@pytest.mark.parametrize("arch", ["--arch rnnprune_gru_lm", "--arch=rnnprune_gru_lm"])
+def test_help_explains_every_option(arch, capsys):
     parser = options.get_training_parser()
-    arguments = ["--arch", "rnnprune_gru_lm", "--optimizer", "pruned", "--help"]
+    arguments = [*arch.split(), "--optimizer", "pruned", "--help"]
     with pytest.raises(SystemExit):
         options.parse_args_and_arch(parser, arguments)
     text = " ".join(capsys.readouterr().out.split())

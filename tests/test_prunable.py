@@ -31,6 +31,12 @@ def test_types_and_gates():
     assert not [n for n in found if "bias" in n or "norm" in n or "conv" in n]
 
 
+@pytest.mark.parametrize("projected", [0, 4, 6])
+def test_a_projection_is_no_gate(projected):
+    lstm = nn.LSTM(5, 9, bidirectional=True, proj_size=projected)
+    assert {p.gates for p in find_prunable(lstm.state_dict())} == {4}
+
+
 @pytest.mark.parametrize("source", ["parameters", "state dict"])
 def test_a_tied_matrix_counts_once_as_linear(source):
     model = Model(tied=True)

@@ -64,11 +64,17 @@ def test_the_language_models_data_is_of_one_text(script, tmp_path, monkeypatch):
 
     def fairseq(command, *arguments):
         data = arguments[arguments.index("--destdir") + 1]
+        # fairseq's would refuse a folder with a dictionary.
         data.mkdir()
+        (data / "dict.txt").touch()
+        if interrupted.pop():
+            raise KeyboardInterrupt
         (data / "test.idx").touch()
 
     monkeypatch.setattr(script, "fairseq", fairseq)
-    work = tmp_path / "work"
+    work, interrupted = tmp_path / "work", [False, True]
+    with pytest.raises(KeyboardInterrupt):
+        script.preprocess(tmp_path, work)
     assert script.preprocess(tmp_path, work) == script.preprocess(tmp_path, work) == work / "data"
     (tmp_path / "valid.txt").write_text("c\n")
     with pytest.raises(SystemExit, match="expected the text that .*work was made from, got others"):

@@ -174,6 +174,18 @@ def test_inference_says_how_each_layer_runs_and_why():
     assert shown["inference"] == report.inference
 
 
+def test_layers_of_other_kinds_stay_dense():
+    lstm, rnn = torch.nn.LSTM(8, 8), torch.nn.RNN(8, 8)
+    tensors = {
+        f"{n}.{k}": w for n, m in (("l", lstm), ("r", rnn)) for k, w in m.state_dict().items()
+    }
+    inference = table.report_checkpoint(checkpoint(tensors)).inference
+    assert inference["l"].startswith("stays dense, has 4 gates: only GRUs and clipped-ReLU RNNs")
+    assert inference["r"].startswith("stays dense, has 1 gate: only GRUs")
+    tensors["r.norms.0.weight"] = torch.ones(8)
+    assert "gate" not in table.report_checkpoint(checkpoint(tensors)).inference["r"]
+
+
 def test_table_with_blocks_and_notes():
     report = table.report_checkpoint(checkpoint(), block_shapes={"input": (2, 2)}, label="c.pt")
     shown = render.report_grid([report])

@@ -43,7 +43,8 @@ def build(dictionary=DICTIONARY, **options):
     torch.manual_seed(0)
     sizes = {"decoder_embed_dim": 6, "decoder_hidden_size": 8, "tokens_per_sample": 16}
     config = GRULanguageModelConfig(**sizes | {"decoder_layers": 2} | options)
-    return GRULanguageModel.build_model(config, SimpleNamespace(target_dictionary=dictionary))
+    task = SimpleNamespace(source_dictionary=dictionary, target_dictionary=dictionary)
+    return GRULanguageModel.build_model(config, task)
 
 
 def sentence_score(model, tokens):

@@ -59,6 +59,13 @@ def test_an_interrupted_preprocess_is_made_again_and_a_finished_one_kept(
     assert (work / "pieces" / "test.de").read_text().startswith("\u2581")
 
 
+def test_lines_are_those_of_the_file(recipe, tmp_path):
+    # str.splitlines would find five.
+    path = tmp_path / "text"
+    path.write_text("a\u2028b\nc\x85d\ne\n", encoding="utf-8")
+    assert recipe.read_lines(path) == ["a\u2028b", "c\x85d", "e"]
+
+
 @pytest.mark.parametrize("what", ["text", "pieces", "no stamp"])
 def test_work_of_another_text_is_refused(recipe, text, tmp_path, monkeypatch, what):
     work = tmp_path / "work"

@@ -8,6 +8,7 @@ An interrupted run goes on from its last checkpoint when the same command is giv
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 
 from fairseq_rnnprune.experiment import (
@@ -96,6 +97,8 @@ def preprocess(text: Path, work: Path) -> Path:
     data, files = work / "data", text_files(text)
 
     def make() -> None:
+        # fairseq-preprocess refuses a folder that an interrupted run has left.
+        shutil.rmtree(data, ignore_errors=True)
         pairs = zip(SPLITS, files, strict=True)
         prefixes = [word for split, file in pairs for word in (f"--{split}pref", file)]
         fairseq("preprocess", "--only-source", *prefixes, "--destdir", data)

@@ -28,6 +28,8 @@ from text import write_splits  # noqa: E402
 from fairseq_rnnprune.experiment import fairseq, perplexity, rnnprune  # noqa: E402
 
 USER_DIR = Path(__file__).resolve().parent.parent.parent / "user_dir"
+# In folders that this script may make anew.
+MARK = ".rnnprune-quickstart"
 VOCABULARY = 2000
 PROMPTS, PROMPT_LENGTH = 20, 8
 
@@ -56,10 +58,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="made anew: data, models, plots")
     out = parser.parse_args().out
-    if out.exists() and any(out.iterdir()) and not (out / "train.txt").exists():
-        parser.error(f"--out: expected a new folder or one of this script's, got {out}")
+    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
+        parser.error(
+            f"--out: expected a new folder or one that this script has made, got {out}; name "
+            "another, or delete it yourself"
+        )
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
+    (out / MARK).touch()
     started = time.monotonic()
 
     def stage(text: str) -> None:

@@ -206,7 +206,9 @@ def translate(data: Path, checkpoint: Path, packed: str) -> list[str]:
 
 
 def read_lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines()
+    """As fairseq counts them; str.splitlines also splits at characters that text may contain."""
+    with path.open(encoding="utf-8") as file:
+        return [line.removesuffix("\n") for line in file]
 
 
 if __name__ == "__main__":

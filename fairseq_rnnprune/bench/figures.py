@@ -110,9 +110,10 @@ def bench_checkpoint(
     recurrent = [layer for layer in layers if layer.is_recurrent]
     if not recurrent:
         names = "; ".join(f"{name} {why}" for name, why in left_out.items())
+        why = f" ({names})" if names else ""
         raise ValueError(
             "bench_checkpoint: expected a model with a GRU or a clipped-ReLU RNN, got "
-            f"{checkpoint.path} without{f' ({names})' if names else ''}; name a checkpoint of one"
+            f"{checkpoint.path}, which has none{why}; name a checkpoint of one"
         )
     figures = [bench_layer(layer, settings) for layer in layers]
     totals = [total("all recurrent", figures[: len(recurrent)])]

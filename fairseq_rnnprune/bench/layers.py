@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fairseq_rnnprune.layers import GRU, ClippedRNN, Linear
+from fairseq_rnnprune.layers import GRU, ClippedRNN, Linear, reason_without_packed_form
 from fairseq_rnnprune.pruning import Prunable, find_prunable, tensor_identity
 
 _WEIGHT = re.compile(r"(?P<module>.*?)weight_(?P<kind>ih|hh)(?P<layer>_l\d+)?(?P<back>_reverse)?$")
@@ -84,9 +84,8 @@ def _recurrent(name: str, prefix: str, gates: int, model: Mapping[str, Tensor]) 
     if not {"weight_ih_l0", "weight_hh_l0"} <= set(tensors):
         return "has no first layer"
     is_clipped = gates == 1 and any(key.startswith("norms.") for key in tensors)
-    if gates != 3 and not is_clipped:
-        # The tensors of a plain RNN do not tell tanh from ReLU.
-        return f"has {gates} gates: only GRUs and clipped-ReLU RNNs with batch norm run packed"
+    if reason := reason_without_packed_form(gates, is_clipped):
+        return reason
     layers = 1 + max(int(number) for number in re.findall(r"weight_hh_l(\d+)", " ".join(tensors)))
     both = "weight_hh_l0_reverse" in tensors
     input_size, hidden = (tensors[f"weight_{kind}_l0"].shape[1] for kind in ("ih", "hh"))

@@ -2,11 +2,12 @@
 
 from .contents import Checkpoint, checkpoint_of, read_checkpoint
 from .file import load_state
-from .packed_file import is_packed_file, read_packed_file, write_packed_file
+from .packed_file import is_exported, is_packed_file, read_packed_file, write_packed_file
 
 __all__ = [
     "Checkpoint",
     "checkpoint_of",
+    "is_exported",
     "is_packed_file",
     "load_state",
     "read_checkpoint",

@@ -36,6 +36,15 @@ def is_packed_file(path: str | Path) -> bool:
     return start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] <= 100_000_000
 
 
+def is_exported(path: str | Path) -> bool:
+    """Whether a file is one of `rnnprune export`: other programs write safetensors as well."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return (file.metadata() or {}).get("format") == _FORMAT
+    except (SafetensorError, OSError):
+        return False
+
+
 def write_packed_file(
     path: str | Path,
     state: Mapping[str, Any],

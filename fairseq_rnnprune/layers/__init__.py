@@ -8,7 +8,12 @@ from .gru import GRU
 from .linear import Linear, make_packable
 from .lookahead import Lookahead
 from .packable import release_dense
-from .packing import PACKED_CHOICES, choose_block_shape, explain_packing
+from .packing import (
+    PACKED_CHOICES,
+    choose_block_shape,
+    explain_packing,
+    reason_without_packed_form,
+)
 from .rnn import ClippedRNN
 
 __all__ = [
@@ -22,6 +27,7 @@ __all__ = [
     "choose_block_shape",
     "explain_packing",
     "make_packable",
+    "reason_without_packed_form",
     "release_dense",
     "valid_frames",
 ]

@@ -82,8 +82,16 @@ class Packable(nn.Module):
             self._packed_as = (choice, name, here)
         return self
 
-    def make_generation_fast_(self, name: str = "", **kwargs: Any) -> None:
+    def make_generation_fast_(
+        self, name: str = "", retain_dropout: bool = False, **kwargs: Any
+    ) -> None:
         """fairseq's hook, called when a loaded model is about to generate: packs the layer."""
+        if retain_dropout and getattr(self, "dropout", 0.0):
+            logger.warning(
+                "%s: --retain-dropout keeps the dropout around recurrent layers, not that between "
+                "them",
+                name or type(self).__name__,
+            )
         self.pack(name=name)
 
     def train(self, mode: bool = True) -> Packable:

@@ -122,6 +122,17 @@ def reason_before_packing(
     return f"stays dense, {reason}" if reason else None
 
 
+def reason_without_packed_form(gates: int, is_clipped: bool) -> str | None:
+    """Why the recurrent layers of some other model cannot be packed; `is_clipped`: a ClippedRNN.
+
+    The tensors of a plain RNN do not tell tanh from ReLU.
+    """
+    if gates == 3 or (gates == 1 and is_clipped):
+        return None
+    gates_text = "1 gate" if gates == 1 else f"{gates} gates"
+    return f"has {gates_text}: only GRUs and clipped-ReLU RNNs with batch norm run packed"
+
+
 def describe(matrices: Sequence[BlockSparseMatrix], choice: str) -> tuple[bool, str]:
     """Whether packed matrices are to run, and how they do or why not."""
     found = [placement(matrix) for matrix in matrices]

@@ -3,6 +3,7 @@
 # fairseq reads the types of options from typing's spelling: no deferred annotations, no X | None.
 # ruff: noqa: UP045
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -25,6 +26,8 @@ from fairseq_rnnprune.pruning import tag_prunable
 from .front_end import Lengths, conv1d, conv2d
 from .options import Packed, packed_field
 from .streaming import ModelStream
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -66,17 +69,26 @@ class DeepSpeech2Config(FairseqDataclass):
     packed: Packed = packed_field()
 
 
-# Layers x hidden units: small ones for two cores, and the paper's (1704.05119, Table 3), whose
-# lookahead it does not tell: (cell, hidden, layers, unidirectional, lookahead, front end).
+def _gru(layers: int, hidden_size: int) -> dict[str, Any]:
+    return {"rnn_layers": layers, "hidden_size": hidden_size}
+
+
+def _paper(cell: str, layers: int, hidden_size: int) -> dict[str, Any]:
+    """Of 1704.05119, Table 3: the GRUs stream; it does not tell their lookahead."""
+    streams = {"unidirectional": True, "lookahead": 20} if cell == "gru" else {}
+    return {**_gru(layers, hidden_size), "cell": cell, "front_end": "conv2d", **streams}
+
+
+# Layers x hidden units: small ones for two cores, and the paper's.
 SIZES = {
-    "2x128": ("gru", 128, 2, False, 0, "conv1d"),
-    "2x320": ("gru", 320, 2, False, 0, "conv1d"),
-    "2x512": ("gru", 512, 2, False, 0, "conv1d"),
-    "7x1760": ("relu", 1760, 7, False, 0, "conv2d"),
-    "7x2560": ("relu", 2560, 7, False, 0, "conv2d"),
-    "7x3072": ("relu", 3072, 7, False, 0, "conv2d"),
-    "3x2560": ("gru", 2560, 3, True, 20, "conv2d"),
-    "3x3568": ("gru", 3568, 3, True, 20, "conv2d"),
+    "2x128": _gru(2, 128),
+    "2x320": _gru(2, 320),
+    "2x512": _gru(2, 512),
+    "7x1760": _paper("relu", 7, 1760),
+    "7x2560": _paper("relu", 7, 2560),
+    "7x3072": _paper("relu", 7, 3072),
+    "3x2560": _paper("gru", 3, 2560),
+    "3x3568": _paper("gru", 3, 3568),
 }
 
 
@@ -91,6 +103,7 @@ class DeepSpeech2(BaseFairseqModel):
 
     def __init__(self, cfg: DeepSpeech2Config, mel_bins: int, classes: int):
         super().__init__()
+        _warn_of_front_end(cfg)
         _check_lookahead(cfg)
         self.mel_bins = mel_bins
         self.front_end = (
@@ -177,6 +190,16 @@ def _check_lookahead(cfg: DeepSpeech2Config) -> None:
         )
 
 
+def _warn_of_front_end(cfg: DeepSpeech2Config) -> None:
+    names = ("conv_channels", "conv_kernel", "conv_stride")
+    given = [name for name in names if getattr(cfg, name) != getattr(DeepSpeech2Config, name)]
+    if cfg.front_end == "conv2d" and given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        logger.warning(
+            "%s: ignored with --front-end conv2d, whose convolutions are the paper's", options
+        )
+
+
 def _check_source(source: Tensor, lengths: Optional[Tensor], mel_bins: int) -> None:
     if source.dim() != 3 or source.shape[2] != mel_bins:
         raise ValueError(
@@ -188,19 +211,3 @@ def _check_source(source: Tensor, lengths: Optional[Tensor], mel_bins: int) -> N
             "DeepSpeech2: expected at least one frame of each utterance, got one without; "
             "leave empty utterances out"
         )
-
-
-def named_size(
-    cell: str, hidden_size: int, layers: int, unidirectional: bool, lookahead: int, front_end: str
-) -> Any:
-    """An architecture function: the given sizes, unless the command line has others."""
-
-    def architecture(args: Any) -> None:
-        args.cell = getattr(args, "cell", cell)
-        args.hidden_size = getattr(args, "hidden_size", hidden_size)
-        args.rnn_layers = getattr(args, "rnn_layers", layers)
-        args.unidirectional = getattr(args, "unidirectional", unidirectional)
-        args.lookahead = getattr(args, "lookahead", lookahead)
-        args.front_end = getattr(args, "front_end", front_end)
-
-    return architecture

@@ -51,15 +51,18 @@ class GRULanguageModelConfig(FairseqDataclass):
     tokens_per_sample: int = II("task.tokens_per_sample")
 
 
-# The paper's GRU widths (1704.05119, Table 3) and small ones for two cores: (embedding, hidden,
-# layers).
+def _size(embed_dim: int, hidden_size: int) -> dict[str, int]:
+    return {"decoder_embed_dim": embed_dim, "decoder_hidden_size": hidden_size}
+
+
+# The paper's GRU widths (1704.05119, Table 3) and small ones for two cores, all of one layer.
 SIZES = {
-    "256": (256, 256, 1),
-    "512": (512, 512, 1),
-    "1024": (512, 1024, 1),
-    "1760": (1024, 1760, 1),
-    "2560": (1024, 2560, 1),
-    "3568": (1024, 3568, 1),
+    "256": _size(256, 256),
+    "512": _size(512, 512),
+    "1024": _size(512, 1024),
+    "1760": _size(1024, 1760),
+    "2560": _size(1024, 2560),
+    "3568": _size(1024, 3568),
 }
 
 
@@ -77,7 +80,14 @@ class GRULanguageModel(FairseqLanguageModel):
                 "rnnprune_gru_lm: expected --adaptive-softmax-cutoff or "
                 "--share-decoder-input-output-embed, got both; drop one"
             )
-        return cls(GRUDecoder(cfg, task.target_dictionary))
+        source, target = task.source_dictionary, task.target_dictionary
+        if len(source) != len(target) and cfg.share_decoder_input_output_embed:
+            raise ValueError(
+                "rnnprune_gru_lm: expected one dictionary for --share-decoder-input-output-embed, "
+                f"got {len(source)} symbols in and {len(target)} out; drop it, or "
+                "--output-dictionary-size"
+            )
+        return cls(GRUDecoder(cfg, target, source))
 
 
 class GRUDecoder(FairseqIncrementalDecoder):
@@ -88,16 +98,17 @@ class GRUDecoder(FairseqIncrementalDecoder):
     state [layers, B, H] is kept under the key "hidden".
     """
 
-    def __init__(self, cfg: GRULanguageModelConfig, dictionary: Any):
+    def __init__(self, cfg: GRULanguageModelConfig, dictionary: Any, source_dictionary: Any):
         super().__init__(dictionary)
         embed_dim, hidden_size = cfg.decoder_embed_dim, cfg.decoder_hidden_size
         dropout_in = _first(cfg.decoder_dropout_in, cfg.dropout)
         dropout_out = _first(cfg.decoder_dropout_out, cfg.dropout)
         self.dropout_in = FairseqDropout(dropout_in, module_name="GRUDecoder")
         self.dropout_out = FairseqDropout(dropout_out, module_name="GRUDecoder")
-        self.embed_tokens = nn.Embedding(len(dictionary), embed_dim, dictionary.pad())
+        padding = source_dictionary.pad()
+        self.embed_tokens = nn.Embedding(len(source_dictionary), embed_dim, padding)
         nn.init.uniform_(self.embed_tokens.weight, -0.1, 0.1)
-        nn.init.zeros_(self.embed_tokens.weight[dictionary.pad()])
+        nn.init.zeros_(self.embed_tokens.weight[padding])
         self.gru = GRU(
             embed_dim,
             hidden_size,
@@ -176,14 +187,3 @@ class GRUDecoder(FairseqIncrementalDecoder):
 
 def _first(value: Optional[float], default: float) -> float:
     return default if value is None else value
-
-
-def named_size(embed_dim: int, hidden_size: int, layers: int) -> Any:
-    """An architecture function: the given sizes, unless the command line has others."""
-
-    def architecture(args: Any) -> None:
-        args.decoder_embed_dim = getattr(args, "decoder_embed_dim", embed_dim)
-        args.decoder_hidden_size = getattr(args, "decoder_hidden_size", hidden_size)
-        args.decoder_layers = getattr(args, "decoder_layers", layers)
-
-    return architecture

@@ -49,8 +49,13 @@ class GRUSeq2SeqConfig(FairseqDataclass):
     packed: Packed = packed_field()
 
 
-# (embedding, hidden, layers) of encoder and decoder, from two cores up.
-SIZES = {"256": (256, 256, 1), "512": (256, 512, 1), "1024": (512, 1024, 2)}
+def _size(embed_dim: int, hidden_size: int, layers: int) -> dict[str, int]:
+    sizes = {"embed_dim": embed_dim, "hidden_size": hidden_size, "layers": layers}
+    return {f"{side}_{k}": size for side in ("encoder", "decoder") for k, size in sizes.items()}
+
+
+# From two cores up.
+SIZES = {"256": _size(256, 256, 1), "512": _size(256, 512, 1), "1024": _size(512, 1024, 2)}
 
 
 class GRUSeq2Seq(FairseqEncoderDecoderModel):
@@ -92,16 +97,3 @@ def _check_shareable(cfg: GRUSeq2SeqConfig, source: Any, target: Any) -> None:
             "rnnprune_gru_seq2seq: expected one embedding dimension for --share-all-embeddings, "
             f"got {cfg.encoder_embed_dim} and {cfg.decoder_embed_dim}"
         )
-
-
-def named_size(embed_dim: int, hidden_size: int, layers: int) -> Any:
-    """An architecture function: the given sizes, unless the command line has others."""
-    sizes = {"embed_dim": embed_dim, "hidden_size": hidden_size, "layers": layers}
-
-    def architecture(args: Any) -> None:
-        for side in ("encoder", "decoder"):
-            for name, size in sizes.items():
-                option = f"{side}_{name}"
-                setattr(args, option, getattr(args, option, size))
-
-    return architecture

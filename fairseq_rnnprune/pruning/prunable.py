@@ -66,7 +66,9 @@ def _classify(name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> Pruna
         recurrent = tensors.get(f"{cell['module']}weight_hh{cell['layer']}")
         if recurrent is None or recurrent.dim() != 2:
             return None
-        hidden = recurrent.shape[1]
+        # An LSTM's projection: its rows are what weight_hh reads, its columns the hidden units.
+        projection = tensors.get(f"{cell['module']}weight_hr{cell['layer']}")
+        hidden = recurrent.shape[1] if projection is None else projection.shape[1]
         gates = tensor.shape[0] // hidden
         return Prunable(name, "recurrent" if cell["kind"] == "hh" else "input", gates)
     module, _, leaf = name.rpartition(".")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from fairseq_rnnprune.layers import explain_packing
+from fairseq_rnnprune.layers import explain_packing, reason_without_packed_form
 from fairseq_rnnprune.pruning import Prunable
 
 PACKED_TYPES = ("recurrent", "input", "linear")
@@ -23,5 +23,10 @@ def explain_inference(model: Mapping[str, Tensor], prunables: Iterable[Prunable]
         weights = [model[p.name].float() for p in members]
         first = members[0]
         recurrent = first.type in ("recurrent", "input")
-        found[layer] = explain_packing(weights, first.gates, recurrent=recurrent)[1]
+        prefix = f"{layer}." if layer else ""
+        is_clipped = any(name.startswith(f"{prefix}norms.") for name in model)
+        if recurrent and (reason := reason_without_packed_form(first.gates, is_clipped)):
+            found[layer] = f"stays dense, {reason}"
+        else:
+            found[layer] = explain_packing(weights, first.gates, recurrent=recurrent)[1]
     return found
