@@ -25,11 +25,12 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from text import write_splits  # noqa: E402
 
-from fairseq_rnnprune.experiment import fairseq, perplexity, rnnprune  # noqa: E402
+from fairseq_rnnprune.experiment import fairseq, perplexity, rnnprune, save_result  # noqa: E402
 
 USER_DIR = Path(__file__).resolve().parent.parent.parent / "user_dir"
 # In folders that this script may make anew.
 MARK = ".rnnprune-quickstart"
+COMMAND, SEED = "make quickstart", 1
 VOCABULARY = 2000
 PROMPTS, PROMPT_LENGTH = 20, 8
 
@@ -37,7 +38,7 @@ MODEL = "--task language_modeling --arch rnnprune_gru_lm --decoder-embed-dim 128
 MODEL += "--decoder-hidden-size 512 --dropout 0.1 --tokens-per-sample 64"
 TRAINING = "--batch-size 16 --lr 0.008 --lr-scheduler cosine --warmup-updates 100 --clip-norm 1.0 "
 TRAINING += "--max-update 1100 --save-interval-updates 0 --no-epoch-checkpoints --num-workers 0 "
-TRAINING += "--disable-validation --log-format json --log-interval 20 --seed 1"
+TRAINING += f"--disable-validation --log-format json --log-interval 20 --seed {SEED}"
 OPTIMIZERS = {
     "dense": "--optimizer adam",
     # Per cent of the training, which has only a few epochs. It is short, so masks are final late.
@@ -97,6 +98,15 @@ def main() -> None:
     ):
         total = totals[checkpoint]
         stored = total["dense_bytes" if packed == "dense" else "stored_bytes"]
+        figures = {
+            "kept_parameters": total["kept"],
+            "perplexity": ppl,
+            "tokens_per_second": speed,
+            "bytes": stored,
+        }
+        save_result(
+            out / "results", name.replace(", ", "-").replace(" ", "-"), SEED, COMMAND, figures
+        )
         table.add_row(
             *(name, f"{total['kept']:,}", f"{ppl:.2f}", f"{speed:.0f}", f"{stored / 1e6:.2f}")
         )
