@@ -55,6 +55,9 @@ RUNS = {
     "sparse-95": f"{LARGE} {CUBIC} --prune-sparsity 0.95",
     "blocks-80": f"{LARGE} {CUBIC} --prune-sparsity 0.8 {BLOCKS}",
     "blocks-90": f"{LARGE} {CUBIC} --prune-sparsity 0.9 {BLOCKS}",
+    # The same zeros in all, more of them in the reset and update gates.
+    "blocks-90-gates": f"{LARGE} {CUBIC} {BLOCKS} "
+    "--prune-sparsity recurrent=0.95/0.95/0.8,input=0.95/0.95/0.8",
     "blocks-95": f"{LARGE} {CUBIC} --prune-sparsity 0.95 {BLOCKS}",
     "wide-90": f"{WIDE} {CUBIC} --prune-sparsity 0.9",
     # One target for both types, shared out by LAMP scores, with the options of relu-91-long.
