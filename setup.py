@@ -5,11 +5,13 @@ import platform
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
 
 ROOT = Path(__file__).parent
 PACKAGE = "fairseq_rnnprune"
 
-# ve-fairseq has wheels for these machines only; elsewhere fairseq-fixed is compiled from source.
+# ve-fairseq has wheels for these machines only; fairseq-fixed has few and is compiled elsewhere.
 HAS_WHEEL = (
     "platform_system == 'Linux' and platform_machine == 'x86_64'"
     " and python_version >= '3.11' and python_version < '3.13'"
@@ -47,6 +49,20 @@ def kernels() -> Extension:
     )
 
 
+class BuildKernels(build_ext):
+    """Tries again without OpenMP: with Clang it may be a package of its own."""
+
+    def build_extension(self, ext: Extension) -> None:
+        try:
+            super().build_extension(ext)
+        except (CompileError, LinkError):
+            if "-fopenmp" not in ext.extra_compile_args:
+                raise
+            ext.extra_compile_args.remove("-fopenmp")
+            ext.extra_link_args = []
+            super().build_extension(ext)
+
+
 setup(
     name=PACKAGE,
     version=read_version(),
@@ -57,6 +73,7 @@ setup(
     author="the fairseq_rnnprune authors",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     ext_modules=[kernels()],
+    cmdclass={"build_ext": BuildKernels},
     python_requires=">=3.10",
     # torch 2.4 is the first with torch.serialization.add_safe_globals.
     install_requires=["torch>=2.4", "numpy>=1.23", "rich>=13", "safetensors>=0.4.5"],

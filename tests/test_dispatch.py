@@ -54,6 +54,7 @@ def test_order_of_preference(with_kernels, no_gpu, monkeypatch):
     assert available_backends() == ["cpu", "torch_csr", "reference"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(triton_backend, "_version_reasons", list)
+    monkeypatch.setattr(triton_backend, "_start_reasons", list)
     assert available_backends() == ["cpu", "torch_csr", "triton", "reference"]
 
 
@@ -85,6 +86,26 @@ def test_missing_kernels_are_logged_once(monkeypatch, caplog):
     cpu_library.load.cache_clear()
     [record] = caplog.records
     assert "no native kernels" in record.getMessage()
+
+
+@pytest.mark.skipif(cpu_library.load() is None, reason="needs compiled kernels")
+@pytest.mark.parametrize("changed", ["struct", "function"])
+def test_kernels_of_another_version_are_not_used(monkeypatch, caplog, changed):
+    if changed == "struct":
+
+        class Matrix(cpu_library.Matrix):
+            _fields_ = (("more", cpu_library.ctypes.c_void_p),)
+
+        monkeypatch.setattr(cpu_library, "Matrix", Matrix)
+    else:
+        monkeypatch.setitem(cpu_library._FUNCTIONS, "of_tomorrow", ())
+    cpu_library.load.cache_clear()
+    assert cpu.unavailable_reasons() == [
+        "needs its kernels, which were not compiled at installation"
+    ]
+    cpu_library.load.cache_clear()
+    [record] = caplog.records
+    assert "was compiled from other sources than this version's" in record.getMessage()
 
 
 def test_default_for_other_blocks_is_csr(W):

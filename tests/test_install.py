@@ -55,6 +55,30 @@ def installed(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("has_openmp", [True, False])
+def test_kernels_are_built_without_openmp_where_there_is_none(root, tmp_path, has_openmp):
+    compiler, log = tmp_path / "compiler", tmp_path / "log"
+    missing = "" if has_openmp else 'case "$*" in *-fopenmp*) exit 1;; esac\n'
+    # Makes what it is asked to make, empty.
+    make = 'while [ "$1" != -o ]; do shift; done; touch "$2"\n'
+    compiler.write_text(f'#!/bin/sh\necho "$*" >> {log}\n{missing}{make}')
+    compiler.chmod(0o755)
+    names = {name: str(compiler) for name in ("CC", "CXX", "LDSHARED", "LDCXXSHARED")}
+    places = ["--build-lib", tmp_path / "lib", "--build-temp", tmp_path / "temp"]
+    subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", *places],
+        cwd=root,
+        env={**os.environ, **names},
+        check=True,
+        capture_output=True,
+    )
+    assert list((tmp_path / "lib").rglob("_kernels*"))
+    calls = log.read_text().splitlines()
+    assert ["-fopenmp" in call for call in calls] == (
+        [True] * 2 if has_openmp else [True, False, False]
+    )
+
+
 def test_version_stands_in_one_place(root: Path) -> None:
     version = fairseq_rnnprune.__version__
     assert re.fullmatch(r"\d+\.\d+\.\d+", version)

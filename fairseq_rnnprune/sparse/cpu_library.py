@@ -149,11 +149,28 @@ def load() -> ctypes.CDLL | None:
         return None
     # torch is imported by now, so the kernels get its OpenMP runtime instead of a second one.
     found = ctypes.CDLL(str(file))
+    if not _is_of_this_version(found):
+        logger.warning(
+            "no native kernels: %s was compiled from other sources than this version's; torch "
+            "multiplies packed weights instead, which is slower, until the package is installed "
+            "anew",
+            file,
+        )
+        return None
     for name, types in _FUNCTIONS.items():
         getattr(found, f"rnnprune_{name}").argtypes = types
     found.rnnprune_instruction_set.argtypes = (_number,)
     found.rnnprune_instruction_set.restype = ctypes.c_char_p
     return found
+
+
+def _is_of_this_version(library: ctypes.CDLL) -> bool:
+    """Whether a library has every function and means the same structs: an older one may not."""
+    names = [*_FUNCTIONS, "matrix_bytes", "layer_bytes", "instruction_set"]
+    if not all(hasattr(library, f"rnnprune_{name}") for name in names):
+        return False
+    sizes = (library.rnnprune_matrix_bytes(), library.rnnprune_layer_bytes())
+    return sizes == (ctypes.sizeof(Matrix), ctypes.sizeof(Layer))
 
 
 def _offsets(W: BlockSparseMatrix) -> Tensor:
