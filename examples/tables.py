@@ -62,6 +62,8 @@ def table(folder: Path, name: str = "table") -> str:
     results = [json.loads(p.read_text()) for p in sorted(folder.glob("*-s*.json"))]
     if layout.get("is_selection"):
         results = [r for r in results if r["name"] in rank]
+    if not results:
+        raise SystemExit(f"tables: expected results in {folder}, got none")
     unknown = {r["name"] for r in results} - rank.keys()
     if unknown:
         raise SystemExit(f"tables: {folder / 'table.json'} has no place for {sorted(unknown)}")

@@ -78,6 +78,8 @@ def test_a_table_is_made_of_result_files(tmp_path):
         sys.path.pop(0)
     layout = {"order": ["b", "a"], "columns": [["run", "{name}"], ["x", "{figures[x]:.1f}"]]}
     (tmp_path / "table.json").write_text(json.dumps(layout))
+    with pytest.raises(SystemExit, match="expected results in .*, got none"):
+        table(tmp_path)
     for name, x in (("a", 1), ("b", 2)):
         experiment.save_result(tmp_path, name, 1, "", {"x": x})
     assert table(tmp_path) == "| run | x |\n| --- | --- |\n| b | 2.0 |\n| a | 1.0 |\n"
