@@ -14,8 +14,8 @@ help:
 	@echo "make quickstart  train, prune, evaluate and generate on CPU; results in OUT=$(OUT)"
 	@echo "make lint        style checks only"
 	@echo "make tables      rewrite the result tables of the READMEs from the JSON results"
-	@echo "PYTHON=python3.11  the Python to make $(VENV) of, 3.11 or newer"
 	@echo "make clean       remove $(VENV), caches and the examples' output"
+	@echo "With PYTHON=python3.11 $(VENV) is made of that one; 3.11 or newer"
 
 # The constraints are the tested versions; what else pip might take is not known to work together.
 $(INSTALLED): setup.py pyproject.toml constraints.txt $(wildcard fairseq_rnnprune/sparse/csrc/*)

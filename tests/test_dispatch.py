@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from native_kernels import needs_kernels
 
 from fairseq_rnnprune.sparse import (
     BlockSparseMatrix,
@@ -37,12 +38,6 @@ def no_kernels(monkeypatch):
 
 
 @pytest.fixture
-def with_kernels():
-    if cpu.unavailable_reasons():
-        pytest.skip("the native kernels were not compiled")
-
-
-@pytest.fixture
 def no_gpu(monkeypatch):
     """Nor the interpreter, whatever this machine and its environment have."""
     monkeypatch.setattr(triton_backend, "_is_installed", lambda: True)
@@ -50,7 +45,8 @@ def no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-def test_order_of_preference(with_kernels, no_gpu, monkeypatch):
+@needs_kernels
+def test_order_of_preference(no_gpu, monkeypatch):
     assert available_backends() == ["cpu", "torch_csr", "reference"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(triton_backend, "_version_reasons", list)
@@ -58,7 +54,8 @@ def test_order_of_preference(with_kernels, no_gpu, monkeypatch):
     assert available_backends() == ["cpu", "torch_csr", "triton", "reference"]
 
 
-def test_default_for_panels_is_native(with_kernels, no_gpu):
+@needs_kernels
+def test_default_for_panels_is_native(no_gpu):
     W = BlockSparseMatrix.from_dense(torch.ones(48, 16), (16, 1), gates=3)
     x = torch.ones(1, 16)
     no_gpu = ["needs a GPU, and torch finds none", "runs on GPUs that torch calls cuda, not on cpu"]
@@ -88,7 +85,7 @@ def test_missing_kernels_are_logged_once(monkeypatch, caplog):
     assert "no native kernels" in record.getMessage()
 
 
-@pytest.mark.skipif(cpu_library.load() is None, reason="needs compiled kernels")
+@needs_kernels
 @pytest.mark.parametrize("changed", ["struct", "function"])
 def test_kernels_of_another_version_are_not_used(monkeypatch, caplog, changed):
     if changed == "struct":

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import fairseq_rnnprune
+from fairseq_rnnprune.sparse import cpu
 
 PACKAGE = "fairseq_rnnprune"
 
@@ -53,6 +54,14 @@ def installed(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     offline = ("--no-build-isolation", "--no-deps", "--no-index", "--disable-pip-version-check")
     python("-m", "pip", "install", "--quiet", *offline, "--target", folder, sdist)
     return folder
+
+
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++"))), reason="there is no g++ or clang++ here"
+)
+def test_a_compiler_gives_kernels() -> None:
+    # The extension is optional: one that fails to compile would skip every test of the kernels.
+    assert not cpu.unavailable_reasons()
 
 
 @pytest.mark.parametrize("has_openmp", [True, False])

@@ -99,6 +99,7 @@ def main() -> None:
         total = totals[checkpoint]
         stored = total["dense_bytes" if packed == "dense" else "stored_bytes"]
         figures = {
+            "seconds_of_quickstart": round(time.monotonic() - started),
             "kept_parameters": total["kept"],
             "perplexity": ppl,
             "tokens_per_second": speed,

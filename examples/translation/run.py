@@ -46,8 +46,9 @@ PRUNED = shlex.split(
     "--optimizer pruned --prune-inner adam --dropout 0.3 --prune-start 10% --prune-end 60%"
 )
 CUBIC = [*PRUNED, "--prune-schedule", "cubic", "--prune-sparsity"]
+# 90 % underfits with the options above.
 FIT = shlex.split("--dropout 0.1 --lr 0.003")
-# The best window so far; later ones leave too little of the learning rate once masks are final.
+# The best window so far; later ones probably leave too little learning rate after the last mask.
 EARLY = [*FIT, *shlex.split("--prune-start 5% --prune-end 40%")]
 WIDE = shlex.split("--encoder-hidden-size 512 --decoder-hidden-size 512")
 # As many parameters as the model of 256 keeps at 90 %.
@@ -58,8 +59,7 @@ SMALL = shlex.split(
 RUNS = {
     "dense": DENSE,
     "small-dense": [*SMALL, *shlex.split("--optimizer adam --dropout 0.1")],
-    # So small a model wants a higher learning rate: with the above its training text keeps a
-    # perplexity of 33.
+    # With the above its training text keeps a perplexity of 33.
     "small-dense-lr-0.006": [*SMALL, *shlex.split("--optimizer adam --dropout 0 --lr 0.006")],
     "cubic-80": [*CUBIC, "0.8", *FIT],
     "cubic-90": [*CUBIC, "0.9"],
@@ -69,7 +69,7 @@ RUNS = {
     "cubic-90-early": [*CUBIC, "0.9", *EARLY],
     # One target for all matrices, which share it out by magnitude.
     "global-90": [*CUBIC, "0.9", *FIT, *shlex.split("--prune-allocation global")],
-    # With the options of cubic-80 it would overfit: its training text has a perplexity of 7.7.
+    # cubic-80 ends at a perplexity of 7.7 on its training text, the dense model at 8.6.
     "cubic-80-early": [*CUBIC, "0.8", *EARLY, "--dropout", "0.2"],
     "cubic-95-early": [*CUBIC, "0.95", *EARLY],
     "blocks-90-early": [*CUBIC, "0.9", *EARLY, "--prune-block-shape", "16,1"],

@@ -83,14 +83,13 @@ def _recurrent(name: str, prefix: str, gates: int, model: Mapping[str, Tensor]) 
     }
     if not {"weight_ih_l0", "weight_hh_l0"} <= set(tensors):
         return "has no first layer"
-    is_clipped = gates == 1 and any(key.startswith("norms.") for key in tensors)
-    if reason := reason_without_packed_form(gates, is_clipped):
+    if reason := reason_without_packed_form(gates, tensors):
         return reason
     layers = 1 + max(int(number) for number in re.findall(r"weight_hh_l(\d+)", " ".join(tensors)))
     both = "weight_hh_l0_reverse" in tensors
     input_size, hidden = (tensors[f"weight_{kind}_l0"].shape[1] for kind in ("ih", "hh"))
     sizes = {"num_layers": layers, "bidirectional": both}
-    if is_clipped:
+    if gates == 1:
         kind, module = "clipped RNN", ClippedRNN(input_size, hidden, **sizes)
     else:
         kind, module = "GRU", GRU(input_size, hidden, batch_first=True, **sizes)

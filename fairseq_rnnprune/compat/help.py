@@ -10,7 +10,7 @@ from typing import Any
 from .wrap import wrap_once
 
 
-def names_model(given: Sequence[str]) -> bool:
+def _names_model(given: Sequence[str]) -> bool:
     """Whether a command line chooses an architecture."""
     return any(word.partition("=")[0] in ("-a", "--arch") for word in given)
 
@@ -35,7 +35,7 @@ def complete_help() -> None:
             actions = parser._option_string_actions
             asked = {"-h", "--help"} & set(given)
             # Without a model fairseq has no complete help: its own short one is the answer.
-            if suppress_defaults or not asked or not names_model(given):
+            if suppress_defaults or not asked or not _names_model(given):
                 return original(parser, input_args, parse_known, suppress_defaults, modify_parser)
             answers = {name: actions.pop(name) for name in ("-h", "--help")}
             looks = 0

@@ -16,7 +16,7 @@ from fairseq_rnnprune.sparse import (
     choose_block_shape,
     last_valid,
     reverse_valid,
-    valid_frames,
+    zero_padding,
 )
 
 from .packable import Packable
@@ -102,8 +102,7 @@ class GRU(Packable, nn.GRU):
                 h_n.append(last_valid(output, lengths))
                 outputs.append(reverse_valid(output, lengths) if direction else output)
             x = torch.cat(outputs, dim=2)
-        padding = ~valid_frames(lengths, len(x)).t().unsqueeze(2)
-        x = x.masked_fill(padding, 0.0)
+        x = zero_padding(x, lengths)
         return (x.transpose(0, 1) if self.batch_first else x), torch.stack(h_n)
 
     def _weights(self) -> list[Tensor]:

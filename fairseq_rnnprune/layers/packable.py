@@ -70,7 +70,7 @@ class Packable(nn.Module):
         if self.sparse is None:
             return self
         choice, name, device = self._packed_as
-        here = next(iter(self._weights())).device
+        here = self._weights()[0].device
         if here != device and not self.is_released:
             self.pack(choice, name)
         elif here != device:

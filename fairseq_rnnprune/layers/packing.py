@@ -7,7 +7,7 @@ RNNPRUNE_PACKED, if set, takes its place; any other option wins over the variabl
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -122,12 +122,13 @@ def reason_before_packing(
     return f"stays dense, {reason}" if reason else None
 
 
-def reason_without_packed_form(gates: int, is_clipped: bool) -> str | None:
-    """Why the recurrent layers of some other model cannot be packed; `is_clipped`: a ClippedRNN.
+def reason_without_packed_form(gates: int, tensors: Iterable[str]) -> str | None:
+    """Why recurrent layers with tensors of these names cannot be packed, or None.
 
-    The tensors of a plain RNN do not tell tanh from ReLU.
+    Of those with one gate the norms tell a ClippedRNN; a plain RNN may be of tanh or ReLU.
     """
-    if gates == 3 or (gates == 1 and is_clipped):
+    is_clipped = gates == 1 and any(name.startswith("norms.") for name in tensors)
+    if gates == 3 or is_clipped:
         return None
     gates_text = "1 gate" if gates == 1 else f"{gates} gates"
     return f"has {gates_text}: only GRUs and clipped-ReLU RNNs with batch norm run packed"

@@ -69,21 +69,21 @@ class DeepSpeech2Config(FairseqDataclass):
     packed: Packed = packed_field()
 
 
-def _gru(layers: int, hidden_size: int) -> dict[str, Any]:
+def _size(layers: int, hidden_size: int) -> dict[str, Any]:
     return {"rnn_layers": layers, "hidden_size": hidden_size}
 
 
 def _paper(cell: str, layers: int, hidden_size: int) -> dict[str, Any]:
     """Of 1704.05119, Table 3: the GRUs stream; it does not tell their lookahead."""
     streams = {"unidirectional": True, "lookahead": 20} if cell == "gru" else {}
-    return {**_gru(layers, hidden_size), "cell": cell, "front_end": "conv2d", **streams}
+    return {**_size(layers, hidden_size), "cell": cell, "front_end": "conv2d", **streams}
 
 
 # Layers x hidden units: small ones for two cores, and the paper's.
 SIZES = {
-    "2x128": _gru(2, 128),
-    "2x320": _gru(2, 320),
-    "2x512": _gru(2, 512),
+    "2x128": _size(2, 128),
+    "2x320": _size(2, 320),
+    "2x512": _size(2, 512),
     "7x1760": _paper("relu", 7, 1760),
     "7x2560": _paper("relu", 7, 2560),
     "7x3072": _paper("relu", 7, 3072),

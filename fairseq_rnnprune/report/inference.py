@@ -24,8 +24,8 @@ def explain_inference(model: Mapping[str, Tensor], prunables: Iterable[Prunable]
         first = members[0]
         recurrent = first.type in ("recurrent", "input")
         prefix = f"{layer}." if layer else ""
-        is_clipped = any(name.startswith(f"{prefix}norms.") for name in model)
-        if recurrent and (reason := reason_without_packed_form(first.gates, is_clipped)):
+        names = [name.removeprefix(prefix) for name in model if name.startswith(prefix)]
+        if recurrent and (reason := reason_without_packed_form(first.gates, names)):
             found[layer] = f"stays dense, {reason}"
         else:
             found[layer] = explain_packing(weights, first.gates, recurrent=recurrent)[1]

@@ -8,7 +8,7 @@ from .dispatch import (
     matmul,
     rnn_sequence,
 )
-from .lengths import check_lengths, last_valid, reverse_valid, valid_frames
+from .lengths import check_lengths, last_valid, reverse_valid, valid_frames, zero_padding
 from .linear import SparseLinear
 from .matrix import BlockShape, BlockSparseMatrix
 from .recurrent import SparseGRU, SparseRNN
@@ -33,4 +33,5 @@ __all__ = [
     "rnn_sequence",
     "stored_values",
     "valid_frames",
+    "zero_padding",
 ]

@@ -35,6 +35,11 @@ def valid_frames(lengths: Tensor, steps: int) -> Tensor:
     return torch.arange(steps, device=lengths.device) < lengths.unsqueeze(1)
 
 
+def zero_padding(x: Tensor, lengths: Tensor) -> Tensor:
+    """x [T, B, C] with zeros as padding."""
+    return x.masked_fill(~valid_frames(lengths, len(x)).t().unsqueeze(2), 0.0)
+
+
 def reverse_valid(x: Tensor, lengths: Tensor | None) -> Tensor:
     """x [T, B, ...] with the valid frames of each sequence in reverse, the padding where it was."""
     if lengths is None:

@@ -12,7 +12,7 @@ from .arguments import check_float_tensor
 from .cpu_network import Network
 from .direction import Direction, ShapeChoice, pack_layers
 from .dispatch import choose_backend
-from .lengths import check_lengths, valid_frames
+from .lengths import check_lengths, zero_padding
 
 
 class SparseRecurrent(nn.Module):
@@ -83,8 +83,7 @@ class SparseRecurrent(nn.Module):
     def _run_padded(self, x: Tensor, h_0: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """All at once: on a GPU every step is a launch, whatever the batch."""
         out, h_n = self._run(x, h_0, lengths)
-        padding = ~valid_frames(lengths, len(x)).t().unsqueeze(2)
-        return out.masked_fill(padding, 0.0), h_n
+        return zero_padding(out, lengths), h_n
 
     def _whole(self, x: Tensor, h_0: Tensor) -> tuple[Tensor, Tensor]:
         """Without padding: in one call if possible."""

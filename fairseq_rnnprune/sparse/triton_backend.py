@@ -58,14 +58,14 @@ def unavailable_reasons() -> list[str]:
         return ["needs triton, which is not installed"]
     if not (_is_interpreted() or torch.cuda.is_available()):
         return ["needs a GPU, and torch finds none"]
-    return list(_version_reasons() or (() if _is_interpreted() else _start_reasons()))
+    return _driver_reasons()
 
 
 def not_supported_reasons(W: BlockSparseMatrix, x: Tensor) -> list[str]:
     """Every reason why this call cannot run."""
     # A tensor on a GPU proves that there is one; asking torch takes longer than that.
     on_gpu = x.is_cuda and _is_installed()
-    reasons = list(_version_reasons() or _start_reasons()) if on_gpu else unavailable_reasons()
+    reasons = _driver_reasons() if on_gpu else unavailable_reasons()
     on_cpu = x.device.type == "cpu" and _is_installed() and _is_interpreted()
     if not (x.is_cuda or on_cpu):
         reasons.append(f"runs on GPUs that torch calls cuda, not on {x.device}")
@@ -159,6 +159,11 @@ def _is_installed() -> bool:
 def _is_interpreted() -> bool:
     """Whether Triton interprets the kernels; they are not imported for no as an answer."""
     return os.environ.get("TRITON_INTERPRET") == "1" and _kernels().INTERPRETED
+
+
+def _driver_reasons() -> list[str]:
+    """Why the Triton that is installed cannot run."""
+    return list(_version_reasons() or (() if _is_interpreted() else _start_reasons()))
 
 
 @cache
