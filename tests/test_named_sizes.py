@@ -1,10 +1,12 @@
 """Named sizes of models, from the command line and as fairseq-hydra-train reads them."""
 
+from dataclasses import fields
+
 import pytest
 from fairseq import options
 from fairseq.dataclass.initialize import add_defaults
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_DATACLASS_REGISTRY
 from omegaconf import OmegaConf
 
 from fairseq_rnnprune.plugin import MODELS
@@ -50,6 +52,13 @@ def test_what_the_user_gives_wins(name, size):
     words = [w for k, v in own.items() for w in (f"--{k.replace('_', '-')}", str(v))]
     for found in (from_command_line("--arch", arch, *words), from_yaml({"_name": arch, **own})):
         assert {k: found[k] for k in own} == own
+
+
+@pytest.mark.parametrize("name, size", SIZES)
+def test_options_are_explained(name, size):
+    for arch in (name, f"{name}_{size}"):
+        found = {f.name: f.metadata for f in fields(MODEL_DATACLASS_REGISTRY[arch])}
+        assert all(found[option]["help"] for option in MODELS[name][0].SIZES[size])
 
 
 @pytest.mark.parametrize("name", MODELS)

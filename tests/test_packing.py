@@ -52,6 +52,17 @@ def test_pack_takes_a_choice_of_its_own_and_can_undo():
     assert linear.sparse is None
 
 
+@pytest.mark.parametrize("dropout, told", [(0.5, True), (0.0, False)])
+def test_dropout_that_is_not_retained_is_told(log, dropout, told):
+    # What --retain-dropout makes fairseq ask of every module.
+    gru = GRU(6, 5, num_layers=2, dropout=dropout)
+    gru.make_generation_fast_("decoder.gru", retain_dropout=True)
+    warning = "decoder.gru: --retain-dropout keeps the dropout around recurrent layers, not that"
+    assert any(line.startswith(warning) for line in log()) == told
+    gru.make_generation_fast_("decoder.gru")
+    assert sum(line.startswith(warning) for line in log()) == told
+
+
 def test_a_layer_that_moves_is_packed_anew(log):
     gru = pruned(GRU(6, 5)).eval()
     gru.pack("bf16", "decoder.gru")

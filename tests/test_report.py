@@ -182,8 +182,9 @@ def test_layers_of_other_kinds_stay_dense():
     inference = table.report_checkpoint(checkpoint(tensors)).inference
     assert inference["l"].startswith("stays dense, has 4 gates: only GRUs and clipped-ReLU RNNs")
     assert inference["r"].startswith("stays dense, has 1 gate: only GRUs")
-    tensors["r.norms.0.weight"] = torch.ones(8)
-    assert "gate" not in table.report_checkpoint(checkpoint(tensors)).inference["r"]
+    tensors |= {"r.norms.0.weight": torch.ones(8), "l.norms.0.weight": torch.ones(8)}
+    inference = table.report_checkpoint(checkpoint(tensors)).inference
+    assert "gate" not in inference["r"] and "has 4 gates" in inference["l"]
 
 
 def test_table_with_blocks_and_notes():
