@@ -22,13 +22,21 @@ from fairseq_rnnprune.recipe import CALIBRATED, Recipe, calibrate, check_files, 
 
 SPLITS = ("train", "valid", "test")
 EPOCHS = 10
-LARGE = ["--decoder-embed-dim", "128", "--decoder-hidden-size", "768"]
+ADAPTIVE = shlex.split(
+    "--decoder-embed-dim 128 --adaptive-softmax-cutoff 2000,10008 --criterion adaptive_loss"
+)
+LARGE = [*ADAPTIVE, *shlex.split("--decoder-hidden-size 768")]
 # As many parameters as the large model keeps at 90 %.
-SMALL = ["--decoder-embed-dim", "128", "--decoder-hidden-size", "114"]
+SMALL = [*ADAPTIVE, *shlex.split("--decoder-hidden-size 114")]
+# The output layer is the embedding, and stays dense with it: only the GRU is pruned.
+TIED = shlex.split(
+    "--decoder-embed-dim 192 --share-decoder-input-output-embed --criterion cross_entropy "
+    "--lr 0.004"
+)
 COMMON = shlex.split(
     "--task language_modeling --arch rnnprune_gru_lm --tokens-per-sample 64 "
-    "--adaptive-softmax-cutoff 2000,10008 --criterion adaptive_loss --ddp-backend legacy_ddp "
-    "--batch-size 32 --lr-scheduler cosine --warmup-updates 200 --clip-norm 1.0 "
+    "--ddp-backend legacy_ddp --batch-size 32 "
+    "--lr-scheduler cosine --warmup-updates 200 --clip-norm 1.0 "
     f"--max-epoch {EPOCHS} --max-update {EPOCHS * 454} --no-epoch-checkpoints "
     "--save-interval-updates 200 --keep-interval-updates 1 "
     "--log-format json --log-interval 50 --num-workers 0"
@@ -61,6 +69,19 @@ RUNS = {
         *(*LARGE, *shlex.split("--lr 0.006 --dropout 0.1"), *PRUNED),
         *("--prune-schedule", "ramp", "--prune-q", CALIBRATED),
         *shlex.split("--prune-start 10% --prune-ramp 30% --prune-end 60% --prune-max-sparsity 0.9"),
+    ],
+    "tied-dense": [
+        *(*TIED, *shlex.split("--decoder-hidden-size 768 --dropout 0.3 --optimizer adam")),
+    ],
+    "tied-gru-90": [
+        *(*TIED, *shlex.split("--decoder-hidden-size 768 --dropout 0.25"), *PRUNED),
+        *shlex.split("--prune-types recurrent,input --prune-schedule cubic"),
+        *shlex.split("--prune-sparsity recurrent=0.92,input=0.82"),
+        *shlex.split("--prune-start 5% --prune-end 40%"),
+    ],
+    # As many parameters as tied-gru-90 keeps.
+    "tied-small-dense": [
+        *(*TIED, *shlex.split("--decoder-hidden-size 244 --dropout 0.2 --optimizer adam")),
     ],
 }
 
