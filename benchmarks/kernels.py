@@ -5,20 +5,25 @@
 Several batches and sparsities share the packing; each pair of them is a result of its own. The
 roofline of a product is the time to read as many bytes as the fp32-16x1 matrix has, by the fastest
 of a few functions that do little else, in the same rounds.
+
+With --device cuda the Triton kernels are timed against torch's on the GPU, each as a CUDA graph.
+Weights that fit stay in the GPU's cache, as they do between the steps of a sequence.
 """
 
 from __future__ import annotations
 
 import argparse
 import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from harness import RESULTS, Candidate, measure, parity, parser, summary
+from harness import RESULTS, Candidate, measure, parity, parser, replayed, summary
 from subjects import (
     DENSE,
     DISTINCT,
-    PACKED,
+    FORMATS,
+    Format,
     Subject,
     default_csr_product,
     dense_products,
@@ -37,6 +42,10 @@ READ = "read-"
 def main() -> None:
     arguments = parse()
     torch.set_num_threads(arguments.threads)
+    if arguments.device != "cpu":
+        torch.set_default_device(arguments.device)
+        # cuDNN would compute float32 in TF32, which is not within the limit.
+        torch.backends.cudnn.allow_tf32 = False
     with torch.no_grad(), warnings.catch_warnings():
         # torch's quantised GRU, a baseline here, is deprecated but still its fastest on CPUs.
         warnings.simplefilter("ignore")
@@ -55,39 +64,48 @@ def parse() -> argparse.Namespace:
         "--steps", type=int, help=f"of a GRU; times are per step ({STEPS} / batch, at least 8)"
     )
     options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--device", choices=FORMATS, default="cpu")
     arguments = options.parse_args()
-    arguments.out = arguments.out or RESULTS / arguments.operation
+    more = "" if arguments.device == "cpu" else "_gpu"
+    arguments.out = arguments.out or RESULTS / f"{arguments.operation}{more}"
     return arguments
 
 
 def compare(arguments: argparse.Namespace, sparsity: float) -> None:
     """Writes the results of all batches at one sparsity."""
     hidden, is_gru = arguments.hidden, arguments.operation == "gru"
+    formats = FORMATS[arguments.device]
     steps = {batch: arguments.steps or max(8, STEPS // batch) for batch in arguments.batch}
     if is_gru:
         # The input has one unit: nearly all of the time is recurrent, in torch's GRU as in ours.
         x = torch.randn(max(steps.values()), DISTINCT, 1)
-        subjects, reading = list(grus(hidden, sparsity, x, PACKED)), []
+        subjects, reading = list(grus(hidden, sparsity, x, formats)), []
     else:
         x = torch.randn(DISTINCT, hidden)
-        subjects = products(torch.randn(3 * hidden, hidden) / hidden**0.5, sparsity, x)
+        weight = torch.randn(3 * hidden, hidden) / hidden**0.5
+        subjects = list(products(weight, sparsity, x, formats))
         reading = readers(next(s.nbytes for s in subjects if s.name == "fp32-16x1"))
     for batch in arguments.batch:
         inputs = x[: steps[batch]] if is_gru else x
         candidates = [*(subject.at(inputs, batch) for subject in subjects), *reading]
         errors = {candidate.name: parity(candidate) for candidate in candidates}
+        if arguments.device != "cpu":
+            candidates = [replayed(candidate) for candidate in candidates]
+            errors = {candidate.name: parity(candidate) for candidate in candidates}
         samples = measure(candidates, arguments.rounds, arguments.seconds, arguments.turn)
         rows = summary(samples, errors, steps[batch] if is_gru else 1, DENSE)
         save(arguments, sparsity, batch, steps[batch], figures_of(rows))
 
 
-def products(weight: torch.Tensor, sparsity: float, x: torch.Tensor) -> list[Subject]:
+def products(
+    weight: torch.Tensor, sparsity: float, x: torch.Tensor, formats: Sequence[Format]
+) -> Iterator[Subject]:
     """Everything that multiplies x with the weight [3H, H] or with one pruned from it."""
-    return [
-        *dense_products(weight, x),
-        default_csr_product(weight, sparsity, x),
-        *(packed_product(weight, form, sparsity, x) for form in PACKED),
-    ]
+    yield from dense_products(weight, x)
+    if not weight.is_cuda:
+        yield default_csr_product(weight, sparsity, x)
+    for form in formats:
+        yield packed_product(weight, form, sparsity, x)
 
 
 def readers(nbytes: int) -> list[Candidate]:
@@ -96,16 +114,19 @@ def readers(nbytes: int) -> list[Candidate]:
     # A matrix-vector product reads the matrix, and a vector that stays in the first cache.
     wide = ones[: len(ones) // 256 * 256].view(-1, 256)
     vector = torch.ones(256)
-    array = ones.numpy()
     count = torch.tensor([float(len(ones))]).double()
     limit = 1e-5
-    return [
+    found = [
         Candidate(READ + "sum", lambda: ones.sum()[None], count, limit),
         Candidate(READ + "dot", lambda: ones.dot(ones)[None], count, limit),
-        Candidate(READ + "numpy-dot", lambda: torch.tensor([array @ array]), count, limit),
         Candidate(READ + "max", lambda: ones.amax(0, keepdim=True), count / count, limit),
         Candidate(READ + "mv", lambda: wide.mv(vector), wide.double().sum(1), limit),
     ]
+    if not ones.is_cuda:
+        array = ones.numpy()
+        call = lambda: torch.tensor([array @ array])  # noqa: E731
+        found.append(Candidate(READ + "numpy-dot", call, count, limit))
+    return found
 
 
 def figures_of(rows: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
@@ -114,7 +135,7 @@ def figures_of(rows: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
     us = {name: row["us"] for name, row in rows.items()}
     for name, row in figures.items():
         row["times_16x1"] = us[name] / us["fp32-16x1"]
-        if "csr-int64" in rows:
+        if {"csr-int32", "csr-int64"} <= rows.keys():
             row["over_csr_int32"] = us["csr-int32"] / us[name]
             row["over_csr_int64"] = us["csr-int64"] / us[name]
     reading = [name for name in rows if name.startswith(READ)]
@@ -140,6 +161,7 @@ def save(
         arguments.seed,
         f"python benchmarks/kernels.py {operation} --hidden {hidden} --sparsity {sparsity:g} "
         f"--batch {batch}{f' --steps {steps}' if operation == 'gru' else ''} --threads {threads} "
+        f"{'' if arguments.device == 'cpu' else f'--device {arguments.device} '}"
         f"--rounds {arguments.rounds} --seconds {arguments.seconds:g} --seed {arguments.seed}",
         figures,
         instruction_set=(cpu_library.instruction_sets() or ["none"])[0],

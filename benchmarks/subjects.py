@@ -13,7 +13,13 @@ import torch
 from harness import LIMITS, Candidate, block_mask
 from torch import Tensor, nn
 
-from fairseq_rnnprune.sparse import BlockSparseMatrix, SparseGRU, matmul, reference
+from fairseq_rnnprune.sparse import (
+    BlockSparseMatrix,
+    SparseGRU,
+    matmul,
+    reference,
+    triton_backend,
+)
 
 BlockShape = tuple[int, int]
 quantize = torch.ao.quantization.quantize_dynamic
@@ -48,6 +54,15 @@ PACKED = (
     Format("bf16-4x4", (4, 4), torch.bfloat16, "cpu"),
     Format("int8-16x4", (16, 4), torch.int8, "cpu"),
 )
+TRITON = tuple(
+    Format(f"{name}-{r}x{c}", (r, c), dtype, "triton")
+    for name, dtype in (
+        *(("fp32", torch.float32), ("bf16", torch.bfloat16)),
+        *(("fp16", torch.float16), ("int8", torch.int8)),
+    )
+    for r, c in triton_backend.CONFIGS
+)
+FORMATS = {"cpu": PACKED, "cuda": TRITON}
 
 
 @dataclass(frozen=True)
@@ -81,9 +96,12 @@ def dense_products(weight: Tensor, x: Tensor) -> Iterator[Subject]:
     linear.weight.copy_(weight)
     exact = nn.functional.linear(x.double(), weight.double())
     narrow = copy.deepcopy(linear).bfloat16()
-    quantised = quantize(nn.Sequential(linear), {nn.Linear})
     yield Subject("dense", linear, exact, LIMITS[torch.float32])
     yield Subject("dense-bf16", narrow, exact, LIMITS[torch.bfloat16], torch.bfloat16)
+    if weight.is_cuda:
+        # torch's dynamic quantisation is for CPUs only.
+        return
+    quantised = quantize(nn.Sequential(linear), {nn.Linear})
     # Every weight of it is stored, so its error adds up over more columns.
     yield Subject("dense-int8", quantised, exact, 2 * LIMITS[torch.int8])
 
@@ -114,13 +132,14 @@ def grus(hidden: int, sparsity: float, x: Tensor, formats: Sequence[Format]) -> 
     nn.init.normal_(dense.weight_hh_l0, std=hidden**-0.5)
     exact = run_exactly(dense, x)
     narrow = copy.deepcopy(dense).bfloat16()
-    # Children are quantised, but never the module itself that is passed.
-    quantised = quantize(nn.Sequential(dense), {nn.GRU})
     yield Subject("dense", lambda x: dense(x)[0], exact, LIMITS[torch.float32])
     # Its states are bfloat16, too, and rounded at every step.
     limit = 2 * LIMITS[torch.bfloat16]
     yield Subject("dense-bf16", lambda x: narrow(x)[0], exact, limit, torch.bfloat16)
-    yield Subject("dense-int8", lambda x: quantised(x)[0], exact, 2 * LIMITS[torch.int8])
+    if not x.is_cuda:
+        # Children are quantised, but never the module itself that is passed.
+        quantised = quantize(nn.Sequential(dense), {nn.GRU})
+        yield Subject("dense-int8", lambda x: quantised(x)[0], exact, 2 * LIMITS[torch.int8])
     masked: dict[BlockShape, tuple[nn.GRU, Tensor]] = {}
     for form in formats:
         if form.block_shape not in masked:

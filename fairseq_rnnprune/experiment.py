@@ -151,13 +151,18 @@ def commit() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, number of cores and threads used."""
+    """Processor, number of cores and threads used, and the GPU if torch finds one."""
+    import torch
+
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text())
         model = names[0] if names else model
-    return {"processor": model, "cores": os.cpu_count(), "threads": threads_in(os.environ)}
+    found = {"processor": model, "cores": os.cpu_count(), "threads": threads_in(os.environ)}
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
 
 
 def threads_in(variables: Mapping[str, str]) -> int | None:

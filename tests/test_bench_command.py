@@ -328,3 +328,11 @@ def test_a_number_of_threads_that_the_kernels_would_not_obey(capsys, monkeypatch
     status, _, err = run(capsys, "bench", checkpoint, *QUICK)
     assert status == 2
     assert "--threads: expected RNNPRUNE_THREADS to be unset or 1, got 2" in err
+
+
+def test_what_a_gpu_was_given_is_waited_for(monkeypatch):
+    events = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: events.append("wait"))
+    timing.timed(lambda: events.append("call"), 2)
+    assert events == ["wait", "call", "call", "wait"]

@@ -1,8 +1,16 @@
 """benchmarks/kernels.py runs, refuses to time wrong results, and says what it measured."""
 
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from types import SimpleNamespace
+
 import pytest
 import torch
-from benchmark_runs import QUICK, run, scripts
+from benchmark_runs import BENCHMARKS, QUICK, run, scripts
 from native_kernels import needs_kernels
 
 pytestmark = needs_kernels
@@ -41,6 +49,37 @@ def test_the_command_of_a_result_measures_it_alone(load, monkeypatch, tmp_path):
     assert command[:2] == ["python", "benchmarks/kernels.py"]
     again = run(load, monkeypatch, tmp_path / "alone", "kernels", *command[2:], *QUICK)
     assert set(again) == {result["name"]}
+
+
+@pytest.mark.skipif(not find_spec("triton"), reason="triton is not installed")
+@pytest.mark.parametrize("operation", ["gru", "matmul"])
+def test_forms_of_a_gpu_in_the_interpreter(tmp_path, operation):
+    program = (
+        "import kernels, subjects; kernels.FORMATS = {'cpu': subjects.TRITON[::6]}; kernels.main()"
+    )
+    options = [operation, *"--hidden 48 --steps 2 --batch 2".split(), *QUICK]
+    subprocess.run(
+        [sys.executable, "-c", program, *options, "--out", tmp_path],
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(BENCHMARKS)},
+        check=True,
+    )
+    (path,) = tmp_path.iterdir()
+    names = set(json.loads(path.read_text())["figures"])
+    assert names >= {"fp32-16x1", "bf16-16x4", "fp16-8x8", "int8-16x16"}
+
+
+def test_on_a_gpu_graphs_are_timed(load, monkeypatch):
+    harness = load("harness")
+    events = []
+    graph = SimpleNamespace(replay=lambda: events.append("replay"))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    monkeypatch.setattr(torch.cuda, "graph", contextlib.nullcontext)
+    ones = torch.ones(2)
+    candidate = harness.Candidate("a", lambda: events.append("call") or ones, ones.double(), 1e-6)
+    again = harness.replayed(candidate)
+    assert events == ["call"]
+    assert again.call() is ones
+    assert events == ["call", "replay"]
 
 
 def test_wrong_results_are_not_timed(load):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from fairseq_rnnprune import experiment
 
@@ -58,6 +59,14 @@ def test_a_package_inside_another_repository_has_no_commit(tmp_path, monkeypatch
     copy.write_bytes(Path(experiment.__file__).read_bytes())
     monkeypatch.setattr(experiment, "__file__", str(copy))
     assert experiment.commit() == "unknown"
+
+
+def test_a_result_names_the_gpu_that_torch_finds(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "gpu" not in experiment.machine()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU of a test")
+    assert experiment.machine()["gpu"] == "GPU of a test"
 
 
 def test_a_result_names_command_seed_commit_machine_and_versions(tmp_path):
