@@ -16,11 +16,19 @@ from fairseq_rnnprune.pruning import Pruner, read_tag, shrink
 
 from .inner import build_inner, inner_options
 from .options import PruningOptions
-from .reading import block_shapes, build_schedules, pruned_types, training_updates
+from .reading import (
+    block_shapes,
+    build_schedules,
+    pruned_types,
+    training_updates,
+    without_epochs,
+)
+from .targets import warn_at_start, warn_on_resuming
 
 logger = logging.getLogger(__name__)
 
-_STATE = "rnnprune"
+# Where the pruning is in an optimizer's saved state.
+STATE = "rnnprune"
 
 
 @dataclass
@@ -64,22 +72,24 @@ class PrunedOptimizer(FairseqOptimizer):
         if missing:
             logger.info("no %s weights in this model: nothing of that type is pruned", missing)
         self._pruner: Pruner | None = None
-        self._epoch_lengths: list[int] = []
+        self._epochs: dict[str, Any] = {}
         self._inner = build_inner(cfg, params)
         self._optimizer = self._inner.optimizer
 
-    def start(self, epoch_lengths: Sequence[int]) -> None:
+    def start(self, epoch_lengths: Sequence[int], epochs_before: int = 0) -> None:
         """Fixes the schedule; later calls do nothing.
 
         `epoch_lengths` are the numbers of updates in the first epochs, of which the last one holds
-        for all others; none if they are unknown.
+        for all others; none if they are unknown. `epochs_before` this one were trained with
+        another optimizer: updates count from 0 without them, --max-epoch does not.
         """
         if self._pruner is not None:
             return
-        self._epoch_lengths = list(epoch_lengths)
+        self._epochs = {"epoch_lengths": list(epoch_lengths), "epochs_before": epochs_before}
+        cfg = without_epochs(self.cfg, epochs_before)
         self._pruner = Pruner(
             self._weights,
-            build_schedules(self.cfg, self._types, epoch_lengths),
+            build_schedules(cfg, self._types, epoch_lengths),
             block_shapes(self.cfg, self._types),
             self.cfg.prune_score,
             self.cfg.prune_max_sparsity,
@@ -88,15 +98,9 @@ class PrunedOptimizer(FairseqOptimizer):
             self.cfg.prune_allocation,
         )
         for type_ in self._pruner.types:
-            logger.info("pruning %s weights by %s", type_, self._pruner.schedules[type_])
-        total = training_updates(self.cfg, epoch_lengths)
-        end = max(self._pruner.schedules[t].end for t in self._pruner.types)
-        if total is not None and end > total:
-            logger.warning(
-                "masks are final after %d updates, but the training ends after %d: weights will "
-                "not reach their sparsity",
-                *(end, total),
-            )
+            names = ", ".join(w.name for w in self._pruner.of_type(type_))
+            logger.info("pruning %s (%s) by %s", type_, names, self._pruner.schedules[type_])
+        warn_at_start(self._pruner, training_updates(cfg, epoch_lengths))
         if self._pruner.sparsity() > 0:
             logger.info("masks start from zeros: sparsity %.4f", self._pruner.sparsity())
 
@@ -136,14 +140,19 @@ class PrunedOptimizer(FairseqOptimizer):
         self._inner.average_params()
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"epoch_lengths": self._epoch_lengths, "inner": self.cfg.prune_inner}
-        return {**self._inner.state_dict(), _STATE: {**self.pruner.state_dict(), **own}}
+        own = {"inner": self.cfg.prune_inner, **self._epochs}
+        return {**self._inner.state_dict(), STATE: {**self.pruner.state_dict(), **own}}
 
     def load_state_dict(
         self, state_dict: dict[str, Any], optimizer_overrides: dict[str, Any] | None = None
     ) -> None:
         state_dict = dict(state_dict)
-        pruning = state_dict.pop(_STATE)
+        pruning = state_dict.pop(STATE, None)
+        if pruning is None:
+            raise ValueError(
+                "--optimizer pruned: expected the checkpoint of a pruned training, got one of a "
+                "dense optimizer; start from it with --finetune-from-model and another --save-dir"
+            )
         inner = pruning.get("inner", self.cfg.prune_inner)
         if inner != self.cfg.prune_inner:
             raise ValueError(
@@ -152,8 +161,9 @@ class PrunedOptimizer(FairseqOptimizer):
             )
         self._inner.load_state_dict(state_dict, optimizer_overrides)
         # The lengths of epochs as the run began: a schedule in epochs must not move on resuming.
-        self.start(pruning["epoch_lengths"])
+        self.start(pruning["epoch_lengths"], pruning.get("epochs_before", 0))
         self._pruner.load_state_dict(pruning)
+        warn_on_resuming(self._pruner)
 
     def _shrink(self) -> None:
         """Makes the proximal step of the penalty on weights whose masks are not final."""

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from omegaconf import DictConfig, OmegaConf
+
 from fairseq_rnnprune.pruning import (
     CubicSchedule,
     OneShotSchedule,
@@ -65,6 +67,13 @@ def build_schedules(
             # Updates count from 0.
             update -= 1
     return {t: OneShotSchedule(update, s) for t, s in final().items()}
+
+
+def without_epochs(cfg: DictConfig, before: int) -> DictConfig:
+    """The options of a training whose first epochs another optimizer has made."""
+    if not before or not cfg.max_epoch:
+        return cfg
+    return OmegaConf.merge(cfg, {"max_epoch": max(1, cfg.max_epoch - before)})
 
 
 def _sparsity(text: str) -> float | tuple[float, ...]:

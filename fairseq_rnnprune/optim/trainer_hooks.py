@@ -1,4 +1,4 @@
-"""Two things that only fairseq's Trainer knows and the pruned optimizer needs at start."""
+"""What only fairseq's Trainer knows and the pruned optimizer needs, and what would lose masks."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from fairseq.optim.fp16_optimizer import FP16Optimizer
 from fairseq.trainer import Trainer
 
 from fairseq_rnnprune.compat.wrap import wrap_once
+from fairseq_rnnprune.pruning import remove_tags
 
-from .pruned import PrunedOptimizer
+from .pruned import STATE, PrunedOptimizer
+from .targets import warn_at_the_end
 
 
 def install() -> None:
-    """Wraps two methods of Trainer; a second call changes nothing."""
+    """Wraps methods of fairseq; a second call changes nothing."""
     wrap_once(Trainer, "get_train_iterator", _tell_epoch_lengths)
     wrap_once(Trainer, "_build_optimizer", _refuse_what_loses_masks)
+    wrap_once(FP16Optimizer, "load_state_dict", _refuse_masks_of_others)
 
 
 def _tell_epoch_lengths(original: Callable) -> Callable:
@@ -28,7 +32,12 @@ def _tell_epoch_lengths(original: Callable) -> Callable:
         if isinstance(optimizer, PrunedOptimizer):
             options = self.cfg.optimization
             updates = math.floor if options.skip_remainder_batch else math.ceil
-            optimizer.start([updates(len(iterator) / n) for n in options.update_freq])
+            lengths = [updates(len(iterator) / n) for n in options.update_freq]
+            # Epochs before this one were another optimizer's, or this one has started already.
+            optimizer.start(lengths[min(epoch, len(lengths)) - 1 :], epochs_before=epoch - 1)
+            # fairseq asks for one epoch more than it trains.
+            if options.max_epoch and epoch > options.max_epoch:
+                warn_at_the_end(optimizer.pruner)
         return iterator
 
     return get_train_iterator
@@ -38,11 +47,29 @@ def _refuse_what_loses_masks(original: Callable) -> Callable:
     """fairseq flattens fp16 parameters, or hides an optimizer, before that can refuse."""
 
     def _build_optimizer(self: Trainer) -> None:
-        if getattr(self.cfg.optimizer, "_name", None) == "pruned":
+        name = getattr(self.cfg.optimizer, "_name", None)
+        if name == "pruned":
             _check(self.cfg)
+        elif name == "composite":
+            # It takes tags for options of parameters, and wants those of a group to be equal.
+            remove_tags(self.model)
         original(self)
 
     return _build_optimizer
+
+
+def _refuse_masks_of_others(original: Callable) -> Callable:
+    """fairseq compares the classes of optimizers, which fp16 hides behind one of its own."""
+
+    def load_state_dict(self: FP16Optimizer, state_dict: dict[str, Any], *args: Any) -> None:
+        if STATE in state_dict and not isinstance(self.fp32_optimizer, PrunedOptimizer):
+            raise ValueError(
+                "fairseq-train: expected --optimizer pruned, as the checkpoint has masks, got a "
+                "dense one, which would lose them; give it, or --reset-optimizer to go on dense"
+            )
+        original(self, state_dict, *args)
+
+    return load_state_dict
 
 
 def _check(cfg: Any) -> None:

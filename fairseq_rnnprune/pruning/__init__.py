@@ -11,7 +11,15 @@ from .mask import (
 )
 from .masked_weight import SCORES, MaskedWeight
 from .penalty import PENALTIES, shrink
-from .prunable import TYPES, Prunable, find_prunable, read_tag, tag_prunable, tensor_identity
+from .prunable import (
+    TYPES,
+    Prunable,
+    find_prunable,
+    read_tag,
+    remove_tags,
+    tag_prunable,
+    tensor_identity,
+)
 from .pruner import Pruner
 from .ramp import QuantileRamp, RampSchedule, default_start
 from .schedule import CubicSchedule, OneShotSchedule, Schedule
@@ -37,6 +45,7 @@ __all__ = [
     "find_prunable",
     "mask_from_zeros",
     "read_tag",
+    "remove_tags",
     "select_lowest",
     "shrink",
     "tag_prunable",

@@ -94,6 +94,16 @@ def tag_prunable(model: nn.Module) -> list[Prunable]:
     return prunables
 
 
+def remove_tags(model: nn.Module) -> None:
+    """Undoes `tag_prunable`."""
+    for parameter in model.parameters():
+        others = dict(getattr(parameter, "optim_overrides", {}))
+        if others.pop("rnnprune", None) is not None:
+            del parameter.optim_overrides
+            if others:
+                parameter.optim_overrides = others
+
+
 def read_tag(parameter: Tensor) -> Prunable | None:
     """Returns what `tag_prunable` wrote on a parameter, or None."""
     tag = getattr(parameter, "optim_overrides", {}).get("rnnprune")

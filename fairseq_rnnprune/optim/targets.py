@@ -1,0 +1,58 @@
+"""Whether a training can reach, or has reached, what its options say; where not, a warning."""
+
+from __future__ import annotations
+
+import logging
+from statistics import mean
+
+from fairseq_rnnprune.pruning import Pruner
+
+logger = logging.getLogger(__name__)
+
+# Beside one block, to which a target is met; a ramp with q from its own run ends within a point.
+TOLERANCE = 0.01
+
+
+def warn_at_start(pruner: Pruner, total: int | None) -> None:
+    """Warns if masks would be final only after the last of `total` updates, None if unknown."""
+    end = max(pruner.schedules[t].end for t in pruner.types)
+    if total is not None and end > total:
+        logger.warning(
+            "masks are final after %d updates, but the training ends after %d: weights will "
+            "not reach their sparsity",
+            *(end, total),
+        )
+
+
+def warn_on_resuming(pruner: Pruner) -> None:
+    """Warns of types whose target lies ahead, but whose masks change no more."""
+    for type in pruner.types:
+        if pruner.is_final(type) and misses_target(pruner, type):
+            logger.warning(
+                "%s weights are %.1f %% sparse, not as asked, and stay so: by %s their masks do "
+                "not change after update %d; set --prune-start and --prune-end beyond it",
+                *(type, 100 * pruner.sparsity(type), pruner.schedules[type], pruner.updates),
+            )
+
+
+def warn_at_the_end(pruner: Pruner) -> None:
+    """Warns of types whose masks a training leaves before they are final, or off their target."""
+    for type in pruner.types:
+        if not pruner.is_final(type) or misses_target(pruner, type):
+            logger.warning(
+                "the training ends after %d updates with %s weights that are %.1f %% sparse, not "
+                "as asked by %s; give --max-update, or --prune-start and --prune-end in updates",
+                *(pruner.updates, type, 100 * pruner.sparsity(type), pruner.schedules[type]),
+            )
+
+
+def misses_target(pruner: Pruner, type: str) -> bool:
+    """Whether a type, or all that share its target, is less sparse than its schedule says."""
+    final = getattr(pruner.schedules[type], "final", None)
+    if final is None:
+        return False
+    target = mean(final) if isinstance(final, tuple) else final
+    shared = pruner.allocation != "uniform"
+    weights = pruner.weights if shared else pruner.of_type(type)
+    block = max(int(w.sizes.max()) / w.weight.numel() for w in weights)
+    return pruner.sparsity(None if shared else type) < target - block - TOLERANCE

@@ -1,0 +1,107 @@
+"""Trainings that go on with other options or another optimizer: targets are met, or a warning."""
+
+from types import SimpleNamespace
+
+import pytest
+from fairseq_runs import PRUNED, make_data, run_train
+from torch import nn
+
+from fairseq_rnnprune.optim import trainer_hooks
+from fairseq_rnnprune.pruning import read_tag, tag_prunable
+
+FP16 = ("--fp16", "--fp16-no-flatten-grads")
+DENSE = ("--optimizer", "adam")
+
+
+def in_epochs(count):
+    return ("--max-update", "0", "--max-epoch", str(count))
+
+
+def method(schedule):
+    freq = ("--prune-freq", "2", "--prune-sparsity", "0.8")
+    return ("--optimizer", "pruned", "--prune-schedule", schedule, *freq)
+
+
+def restore(folder):
+    return ("--restore-file", str(folder / "checkpoint_last.pt"))
+
+
+def sparsities(state):
+    pruned = (
+        w
+        for n, w in state["model"].items()
+        if ".gru.weight" in n or n.endswith("output_projection.weight")
+    )
+    return [float((w == 0).float().mean()) for w in pruned]
+
+
+@pytest.mark.parametrize("schedule", ["cubic", "hard", "one-shot", "ramp"])
+def test_pruning_a_dense_checkpoint_counts_the_epochs_that_are_left(data, tmp_path, schedule):
+    run_train(data, tmp_path / "dense", *DENSE, *in_epochs(3))
+    anew = ("--reset-optimizer", "--reset-lr-scheduler", "--reset-meters")
+    more = (*method(schedule), *in_epochs(5), *anew, *restore(tmp_path / "dense"))
+    state = run_train(data, tmp_path, *more)
+    assert state["last_optimizer_state"]["rnnprune"]["updates"] == 14
+    assert min(sparsities(state)) > 0.78
+
+
+def test_such_a_training_resumes_with_its_schedule(data, tmp_path):
+    run_train(data, tmp_path / "dense", *DENSE, *in_epochs(2))
+    more = (*method("hard"), *in_epochs(4))
+    anew = ("--reset-optimizer", "--reset-lr-scheduler", "--reset-meters")
+    run_train(data, tmp_path, *more, *anew, *restore(tmp_path / "dense"), "--max-update", "10")
+    state = run_train(data, tmp_path, *more, "--max-update", "0")
+    assert state["last_optimizer_state"]["rnnprune"]["epochs_before"] == 2
+    assert state["last_optimizer_state"]["rnnprune"]["updates"] == 14
+    assert min(sparsities(state)) > 0.78
+
+
+def test_a_training_that_ends_before_its_masks_are_final_is_told(data, tmp_path, caplog):
+    (tmp_path / "few").mkdir()
+    few = make_data(tmp_path / "few", lines=16)
+    shards = f"{data}:{few}"
+    state = run_train(shards, tmp_path, *method("one-shot"), *in_epochs(2))
+    assert max(sparsities(state)) < 0.1
+    assert "updates with recurrent weights that are 0.0 % sparse, not as asked by" in caplog.text
+    assert "give --max-update" in caplog.text
+
+
+def test_a_training_that_meets_its_target_is_not_warned_of(data, tmp_path, caplog):
+    run_train(data, tmp_path, *method("cubic"), *in_epochs(2))
+    assert "not as asked" not in caplog.text
+
+
+def test_a_target_that_is_asked_for_too_late_is_told(data, tmp_path, caplog):
+    run_train(data, tmp_path, *PRUNED)
+    assert "not as asked" not in caplog.text
+    more = ("--prune-sparsity", "0.9", "--max-update", "12")
+    run_train(data, tmp_path, *PRUNED, *more)
+    assert "recurrent weights are 79.9 % sparse, not as asked, and stay so" in caplog.text
+
+
+def test_masks_are_not_lost_to_a_dense_optimizer_in_half_precision(data, tmp_path):
+    run_train(data, tmp_path, *PRUNED, *FP16)
+    with pytest.raises(ValueError, match="expected --optimizer pruned, as the checkpoint has mas"):
+        run_train(data, tmp_path, *DENSE, *FP16, "--max-update", "12")
+    state = run_train(data, tmp_path, *DENSE, *FP16, "--max-update", "12", "--reset-optimizer")
+    assert max(sparsities(state)) < 0.1
+
+
+def test_a_dense_checkpoint_in_half_precision_is_refused(data, tmp_path):
+    run_train(data, tmp_path, *DENSE, *FP16)
+    with pytest.raises(ValueError, match="expected the checkpoint of a pruned training, got one"):
+        run_train(data, tmp_path, *PRUNED, *FP16, "--max-update", "12")
+
+
+@pytest.mark.parametrize("name, tagged", [("composite", False), ("adam", True)])
+def test_composite_optimizers_see_no_tags(name, tagged):
+    model, built = nn.GRU(4, 4), []
+    model.bias_hh_l0.optim_overrides = {"lr": 1.0}
+    tag_prunable(model)
+    cfg = SimpleNamespace(optimizer=SimpleNamespace(_name=name))
+    build = trainer_hooks._refuse_what_loses_masks(built.append)
+    build(trainer := SimpleNamespace(cfg=cfg, model=model))
+    assert built == [trainer]
+    assert (read_tag(model.weight_hh_l0) is not None) == tagged
+    assert hasattr(model.weight_hh_l0, "optim_overrides") == tagged
+    assert model.bias_hh_l0.optim_overrides == {"lr": 1.0}
