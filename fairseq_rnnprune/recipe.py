@@ -78,20 +78,31 @@ class Recipe:
 def calibrate(
     parser: argparse.ArgumentParser, args: argparse.Namespace, options: list[str], dense: str
 ) -> list[str]:
-    """The options with q of the finished run `dense` in the place of CALIBRATED, if that is there.
+    """The options with q of the run `dense` in the place of CALIBRATED, if that is there.
 
-    A user's error if the run of this seed has no checkpoint.
+    It is read once and kept in this run's folder: dense may train on. A user's error if the run of
+    this seed has no checkpoint.
     """
     if CALIBRATED not in options:
         return options
+    kept = args.work / f"{args.run}-s{args.seed}" / "q.txt"
+    if kept.is_file():
+        q = kept.read_text(encoding="utf-8")
+    else:
+        q = _read_q(parser, args, dense)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(q, encoding="utf-8")
+    return [q if option == CALIBRATED else option for option in options]
+
+
+def _read_q(parser: argparse.ArgumentParser, args: argparse.Namespace, dense: str) -> str:
     checkpoint = args.work / f"{dense}-s{args.seed}" / "checkpoint_last.pt"
     if not checkpoint.is_file():
         parser.error(
             f"{args.run}: expected the dense model {checkpoint}, got none; "
             f"run {dense} with --seed {args.seed} first"
         )
-    q = calibrated_q(checkpoint)
-    return [q if option == CALIBRATED else option for option in options]
+    return calibrated_q(checkpoint)
 
 
 def make_once(

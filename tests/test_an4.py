@@ -91,6 +91,11 @@ def test_a_work_folder_is_for_one_corpus(recipe, tmp_path, monkeypatch):
     other = shutil.copytree(corpus, tmp_path / "b")
     with pytest.raises(SystemExit, match="expected the data that .*work was made from, got others"):
         recipe.prepare(other, work)
+    # The same folder with another text.
+    test = corpus / "test.tsv"
+    test.write_text(test.read_text().rstrip() + "X\n")
+    with pytest.raises(SystemExit, match="expected the manifests that .*work was made from, got"):
+        recipe.prepare(corpus, work)
     # Of what a folder without a note was made, nobody knows.
     (work / "made_from.json").unlink()
     with pytest.raises(SystemExit, match="name a new --work"):

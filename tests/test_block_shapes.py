@@ -14,6 +14,7 @@ from fairseq_rnnprune.sparse import (
     cpu,
     cpu_library,
     stored_values,
+    torch_csr,
     triton_backend,
 )
 
@@ -76,6 +77,12 @@ def test_unstructured_masks_on_a_gpu_get_the_shape_that_stores_least(on_gpu, mon
 def test_unstructured_masks_stay_single_elements():
     assert choose_block_shape(in_blocks((384, 128), (1, 1))) == (1, 1)
     assert choose_block_shape(in_blocks((4608, 1536), (1, 1)), 3) == (1, 1)
+
+
+@needs_kernels
+def test_without_a_csr_product_unstructured_masks_get_the_kernels(monkeypatch):
+    monkeypatch.setattr(torch_csr, "unavailable_reasons", lambda: ["needs MKL"])
+    assert choose_block_shape(in_blocks((384, 128), (1, 1))) in cpu.BLOCK_SHAPES
 
 
 @needs_kernels

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from native_kernels import needs_kernels
 from sparse_samples import pruned
 from tolerances import assert_close
 from torch import nn
@@ -152,11 +153,25 @@ def test_frames_in_reverse():
 
 
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-def test_all_at_once_as_on_a_gpu(lengths):
+def test_all_at_once_is_as_by_length(lengths):
     gru = pruned(nn.GRU(INPUT, H, 2, bidirectional=True))
     sparse, (x, hx), lengths = SparseGRU.from_dense(gru, (1, 1)), batch(gru), torch.tensor(lengths)
     with torch.no_grad():
         for found, expected in zip(
-            sparse._run_padded(x, hx, lengths), sparse(x, hx, lengths), strict=True
+            sparse._run_padded(x, hx, lengths), sparse._run_by_length(x, hx, lengths), strict=True
         ):
             assert_close(found, expected.double())
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "block_shape, backend, way",
+    [((4, 4), "cpu", "_run_by_length"), ((1, 1), "torch_csr", "_run_padded")],
+)
+def test_only_the_native_kernels_take_one_length_at_a_time(monkeypatch, block_shape, backend, way):
+    sparse = SparseGRU.from_dense(pruned(nn.GRU(INPUT, H)), block_shape, backend=backend)
+    x, hx = batch(nn.GRU(INPUT, H))
+    other = {"_run_by_length": "_run_padded", "_run_padded": "_run_by_length"}[way]
+    monkeypatch.setattr(SparseGRU, other, None)
+    with torch.no_grad():
+        sparse(x, hx, torch.tensor(LENGTHS[0]))

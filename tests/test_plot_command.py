@@ -226,3 +226,9 @@ def test_a_layout_that_does_not_fit(results, table, layout, message):
     (results.parent / "table.json").write_text(json.dumps(layout))
     with pytest.raises(SystemExit, match=message):
         table(results)
+
+
+def test_seeds_may_be_series_of_their_own():
+    picture = make_picture(ROWS[:2], "sparsity", "cer", "seed")
+    found = {key: [point.seeds for point in points] for key, points in picture.series.items()}
+    assert found == {(1, None): [[(0, 5.0)]], (2, None): [[(0, 6.0)]]}

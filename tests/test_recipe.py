@@ -31,6 +31,18 @@ def test_q_of_the_dense_run_takes_its_place(args, monkeypatch):
     assert asked == [args.work / "dense-s3" / "checkpoint_last.pt"]
 
 
+def test_q_stays_as_the_run_began(args, monkeypatch):
+    options = ["--prune-q", recipe.CALIBRATED]
+    for q in ("recurrent=0.5", "recurrent=0.9"):
+        monkeypatch.setattr(recipe, "calibrated_q", lambda path, q=q: q)
+        found = recipe.calibrate(argparse.ArgumentParser(), args, options, "dense")
+        assert found == ["--prune-q", "recurrent=0.5"]
+    # Another seed has another dense model.
+    args.seed = 4
+    with pytest.raises(SystemExit):
+        recipe.calibrate(argparse.ArgumentParser(), args, options, "dense")
+
+
 def test_without_the_word_nothing_is_asked_for(args):
     assert recipe.calibrate(argparse.ArgumentParser(), args, ["--lr", "1"], "absent") == [
         "--lr",

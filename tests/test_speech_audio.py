@@ -108,6 +108,31 @@ def test_wherever_a_file_is_cut_it_is_noticed(tmp_path, kind, part):
         read_audio(path, RATE)
 
 
+@pytest.mark.parametrize("kind", ["rf64", "w64", "au"])
+@pytest.mark.parametrize("part", [0.3, 0.9, 0.9999])
+def test_wherever_another_container_is_cut_it_is_noticed(tmp_path, kind, part):
+    path = tmp_path / f"a.{kind}"
+    soundfile.write(path, tone(80000), RATE, format=kind.upper())
+    assert len(read_audio(path, RATE)) == 80000
+    data = path.read_bytes()
+    path.write_bytes(data[: int(part * len(data))])
+    with pytest.raises(AudioError, match=rf"cut off: expected {len(data)} bytes, got"):
+        read_audio(path, RATE)
+
+
+def test_of_ogg_streams_one_after_another_none_is_left_out_in_silence(tmp_path):
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, tone(20000), RATE)
+    data = path.read_bytes()
+    path.write_bytes(data + b"tags of another program")
+    assert len(read_audio(path, RATE)) == 20000
+    path.write_bytes(data + data)
+    with pytest.raises(
+        AudioError, match=f"expected one Ogg stream, got more from byte {len(data)}"
+    ):
+        read_audio(path, RATE)
+
+
 def test_a_wav_file_from_a_pipe_has_no_length_to_break(tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(5000), RATE)

@@ -157,6 +157,17 @@ def test_fairseq_generate_follows_the_language_model(speech, tmp_path, capfd):
     assert set(texts["5.0"]) <= {"GO", "NO", "YES", "TEN", "SEE", ""}
 
 
+def test_a_language_model_over_other_symbols_is_refused_by_fairseq_generate(speech, tmp_path):
+    data, checkpoint = speech
+    language_model = train_on_texts(data, tmp_path)
+    # As many symbols in another order: fairseq-generate would give it the speech model's.
+    own = tmp_path / "data" / "dict.txt"
+    own.write_text("".join(reversed(own.read_text().splitlines(keepends=True))))
+    more = ("--beam", "8", "--lm-path", str(language_model), "--lm-weight", "1")
+    with pytest.raises(ValueError, match="expected a language model over the speech model's symb"):
+        run_generate(data, checkpoint, *more)
+
+
 def test_an_exported_language_model_is_no_file_of_kenlm(speech, tmp_path, capsys):
     language_model = train_on_texts(speech[0], tmp_path)
     exported = language_model.with_name("lm.safetensors")

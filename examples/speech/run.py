@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_rnnprune.experiment import count_parameters, fairseq, rnnprune, training_seconds
-from fairseq_rnnprune.recipe import Recipe, make_once
+from fairseq_rnnprune.recipe import Recipe, check_files, digests, make_once
 from fairseq_rnnprune.speech.manifest import read_manifest, write_manifest
 
+SPLITS = ("train", "valid", "test")
 EPOCHS, BATCH_SIZE = 30, 8
 BEAMS = (8, 32)
 COMMON = (
@@ -82,7 +83,9 @@ RECIPE = Recipe(Path(__file__), RUNS, "data", "AN4", "folder: train.tsv, valid.t
 
 
 def main() -> None:
-    args = RECIPE.parser(__doc__).parse_args()
+    parser = RECIPE.parser(__doc__)
+    args = parser.parse_args()
+    check_files(parser, "data", manifests(args.data))
     data = prepare(args.data, args.work)
     options = train_options(args.run, args.seed, len(read_manifest(data / "train.tsv")))
     checkpoint, log = RECIPE.train(args, data, options)
@@ -116,12 +119,17 @@ def prepare(source: Path, work: Path) -> Path:
 
     def make() -> None:
         data.mkdir(exist_ok=True)
-        for split in ("train", "valid", "test"):
+        for split in SPLITS:
             write_manifest(data / f"{split}.tsv", read_manifest(source / f"{split}.tsv"))
         print(rnnprune("prepare", data, "--mel-bins", 40))
 
-    make_once(work, {"data": str(source)}, data / "speech.json", make)
+    made_from = {"data": str(source), "manifests": digests(manifests(source))}
+    make_once(work, made_from, data / "speech.json", make)
     return data
+
+
+def manifests(folder: Path) -> list[Path]:
+    return [folder / f"{split}.tsv" for split in SPLITS]
 
 
 def generate(data: Path, checkpoint: Path, split: str, packed: str = "auto", beam: int = 1) -> str:

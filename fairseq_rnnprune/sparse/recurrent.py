@@ -58,7 +58,8 @@ class SparseRecurrent(nn.Module):
             out, h_n = self._whole(x, h_0)
         else:
             lengths = check_lengths(lengths, x.shape[1], len(x), self._name)
-            run = self._run_by_length if x.is_cpu else self._run_padded
+            is_one_call = _is_plain(x) and self._network(x) is not None
+            run = self._run_by_length if is_one_call else self._run_padded
             out, h_n = run(x, h_0, lengths.to(x.device))
         if dtype != torch.float32:
             out, h_n = out.to(dtype), h_n.to(dtype)
@@ -69,8 +70,8 @@ class SparseRecurrent(nn.Module):
     def _run_by_length(self, x: Tensor, h_0: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Sequences of one length at a time.
 
-        A batch of one is nearly as fast per sequence as one of 16, which costs 1.0 to 1.7 times
-        less; and no result depends on what else is in a batch.
+        A batch of one is nearly as fast per sequence in the native kernels as one of 16, which
+        costs 1.0 to 1.7 times less; and no result depends on what else is in a batch.
         """
         directions = len(self.layers[0])
         out = x.new_zeros(len(x), x.shape[1], directions * self.hidden_size, dtype=torch.float32)
@@ -81,7 +82,7 @@ class SparseRecurrent(nn.Module):
         return out, h_n
 
     def _run_padded(self, x: Tensor, h_0: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """All at once: on a GPU every step is a launch, whatever the batch."""
+        """All at once, where a step costs much whatever the batch: on a GPU, by torch's CSR."""
         out, h_n = self._run(x, h_0, lengths)
         return zero_padding(out, lengths), h_n
 

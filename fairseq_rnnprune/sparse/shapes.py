@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import cpu, triton_backend
+from . import cpu, torch_csr, triton_backend
 from .blocks import BlockShape, cut, diagonals, rows_of_panels
 from .triton_backend import CONFIGS
 
@@ -30,10 +30,11 @@ def choose_block_shape(
     """The block shape to pack `weight` [M, K] with, from how many values each would store.
 
     A mask in blocks is found again, with little or no fill-in. On a CPU, unstructured masks get
-    (1, 1), for which torch's CSR product is the backend, unless a recurrent layer is so small that
-    the native kernels are faster even if they store most of it. On a GPU nothing fast runs (1, 1):
-    the best of Triton's shapes is chosen. Of equal shapes the larger one is chosen, because it has
-    fewer column indices. `recurrent` says whether a recurrent layer asks; None: if it has gates.
+    (1, 1), for which torch's CSR product is the backend, unless this torch has none or a recurrent
+    layer is so small that the native kernels are faster even if they store most of it. On a GPU
+    nothing fast runs (1, 1): the best of Triton's shapes is chosen. Of equal shapes the larger one
+    is chosen, because it has fewer column indices. `recurrent` says whether a recurrent layer asks;
+    None: if it has gates.
     """
     recurrent = gates > 1 if recurrent is None else recurrent
     if weight.is_cuda:
@@ -42,7 +43,8 @@ def choose_block_shape(
     elif weight.device.type != "cpu" or cpu.unavailable_reasons() or dtype not in cpu.DTYPES:
         costs = {}
     else:
-        costs = {SINGLE_ELEMENTS: CSR_COST, **dict.fromkeys(cpu.BLOCK_SHAPES, 1.0)}
+        costs = {} if torch_csr.unavailable_reasons() else {SINGLE_ELEMENTS: CSR_COST}
+        costs |= dict.fromkeys(cpu.BLOCK_SHAPES, 1.0)
         costs |= INT8_COSTS if dtype == torch.int8 else {}
     fitting = {}
     for (r, c), cost in costs.items():

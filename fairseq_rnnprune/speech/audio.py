@@ -9,7 +9,7 @@ import numpy as np
 
 from fairseq_rnnprune.speech import require
 
-from .containers import cut_off
+from .containers import unread
 
 # libsndfile's length of a FLAC file that was written to a pipe is far above this; it cannot find
 # the end of such a file.
@@ -81,10 +81,11 @@ def open_audio(path: Path):
             raise _bad(path, "expected an audio file, got a folder")
         if not os.stat(path).st_size:
             raise _bad(path, "expected an audio file, got an empty one")
-        reason = cut_off(path)
+        reason = unread(path)
         if reason is not None:
-            raise _bad(path, f"cut off: {reason}")
-        file = soundfile.SoundFile(os.fspath(path))
+            raise _bad(path, reason)
+        # soundfile cannot encode a name that is not UTF-8.
+        file = soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else os.fspath(path))
     except OSError as error:
         raise _bad(path, f"expected an audio file, got {error.strerror}") from error
     except RuntimeError as error:

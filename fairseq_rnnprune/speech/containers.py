@@ -1,4 +1,4 @@
-"""Tells cut off audio files by their containers, where libsndfile would read them in silence."""
+"""Tells audio files of which libsndfile would read a part in silence, by their containers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-# A page has a head of 27 bytes, up to 255 lengths of segments, and up to 255 bytes in each.
-_OGG_PAGE = 27 + 255 + 255 * 255
+_OGG_HEAD = 27
 _OGG_END_OF_STREAM = 4
+# RF64 and BW64: a length that does not fit into 32 bits is in the chunk ds64.
+_ELSEWHERE = 0xFFFFFFFF
+# Of Sony's W64, whose chunks have names of 16 bytes, and lengths that count the head's 24.
+_W64_RIFF, _W64_DATA = (
+    bytes.fromhex(text)
+    for text in ("726966662e91cf11a5d628db04c10000", "64617461f3acd3118cd100c04f8edb8a")
+)
 
 
-def cut_off(path: Path) -> str | None:
-    """Why a WAV, AIFF or Ogg file must have been longer once; None if nothing says so.
+def unread(path: Path) -> str | None:
+    """Why libsndfile would read a part only; None if nothing says so.
 
-    FLAC and MP3 need no such check: they hold fewer samples than their head announces.
+    A WAV (RF64, W64), AIFF, AU or Ogg file that must have been longer once, or Ogg streams one
+    after another. FLAC and MP3 need no such check when they are cut off: they hold fewer samples
+    than their head announces.
     """
     size = os.stat(path).st_size
     with open(path, "rb") as file:
@@ -23,30 +31,68 @@ def cut_off(path: Path) -> str | None:
         if head[:4] == b"OggS":
             return _ogg(file, size)
         end = 0
-        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+        if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:] == b"WAVE":
             end = _wav_end(file)
+        elif head == _W64_RIFF[:12]:
+            end = _w64_end(file)
         elif head[:4] == b"FORM" and len(head) == 12:
             end = 8 + struct.unpack(">I", head[4:8])[0]
-        return f"expected {end} bytes, got {size}" if end > size else None
+        elif head[:4] == b".snd" and len(head) == 12:
+            start, length = struct.unpack(">2I", head[4:])
+            end = 0 if length == _ELSEWHERE else start + length
+        return f"cut off: expected {end} bytes, got {size}" if end > size else None
 
 
 def _wav_end(file: BinaryIO) -> int:
     """Where the samples should end, in bytes; 0 if the file does not say."""
+    long_length = 0
     while len(chunk := file.read(8)) == 8:
         name, length = chunk[:4], struct.unpack("<I", chunk[4:])[0]
+        if name == b"data" and length == _ELSEWHERE and long_length:
+            return file.tell() + long_length
         if name == b"data":
             # Written to a pipe: no one could go back to fill in the length.
             return 0 if length >= 0x7FFFF000 else file.tell() + length
-        file.seek(length + length % 2, os.SEEK_CUR)
+        start = file.tell()
+        if name == b"ds64" and len(lengths := file.read(16)) == 16:
+            long_length = struct.unpack("<2Q", lengths)[1]
+        file.seek(start + length + length % 2)
+    return 0
+
+
+def _w64_end(file: BinaryIO) -> int:
+    """As `_wav_end`."""
+    # After the head's name, its length, and the name of the format.
+    file.seek(40)
+    while len(chunk := file.read(24)) == 24:
+        length = struct.unpack("<Q", chunk[16:])[0]
+        if chunk[:16] == _W64_DATA or length < 24:
+            return file.tell() - 24 + length
+        # Chunks begin at multiples of 8.
+        file.seek(-24 + length + -length % 8, os.SEEK_CUR)
     return 0
 
 
 def _ogg(file: BinaryIO, size: int) -> str | None:
-    file.seek(max(0, size - _OGG_PAGE))
-    tail = file.read()
-    page = tail[tail.rfind(b"OggS") :]
-    segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
-    whole = len(page) > 26 and len(page) >= 27 + page[26] + sum(segments)
-    if whole and page[5] & _OGG_END_OF_STREAM:
-        return None
-    return "expected a last Ogg page, got none that ends the stream"
+    """Goes from page to page; several streams at a time, as video has them, end one by one."""
+    start, open_streams = 0, set()
+    while start < size:
+        file.seek(start)
+        head = file.read(_OGG_HEAD)
+        if len(head) < _OGG_HEAD or head[:4] != b"OggS":
+            break
+        segments = file.read(head[26])
+        start += _OGG_HEAD + head[26] + sum(segments)
+        if len(segments) < head[26] or start > size:
+            break
+        stream = head[14:18]
+        open_streams.add(stream)
+        if head[5] & _OGG_END_OF_STREAM:
+            open_streams.discard(stream)
+            if not open_streams:
+                file.seek(start)
+                is_last = file.read(4) != b"OggS"
+                return (
+                    None if is_last else f"expected one Ogg stream, got more from byte {start} on"
+                )
+    return "cut off: expected a last Ogg page, got none that ends the stream"

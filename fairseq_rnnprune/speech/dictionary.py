@@ -9,6 +9,8 @@ import torch
 from fairseq.data import Dictionary
 from torch import Tensor
 
+from fairseq_rnnprune.checkpoint import read_checkpoint
+
 from .units import DICTIONARY_FILE, Units
 
 # fairseq's `ctc` criterion has the blank there if the task names no other: it is <s>.
@@ -77,3 +79,22 @@ def encode(text: str, units: Units, dictionary: Dictionary) -> Tensor:
 def decode(indices: Iterable[int], units: Units, dictionary: Dictionary) -> str:
     """Indices to text; special symbols, padding among them, are left out."""
     return units.decode(dictionary[int(i)] for i in indices if int(i) >= dictionary.nspecial)
+
+
+def dictionary_folder(path: Path) -> Path:
+    """Where the dictionary of a language model is: in its training's data folder, or beside it.
+
+    ValueError if it is in neither.
+    """
+    checkpoint = read_checkpoint(path)
+    places = [checkpoint.path.parent]
+    # fairseq takes several folders, separated by colons, for parts of the data.
+    if data := checkpoint.option("task", "data"):
+        places.insert(0, Path(str(data).split(":")[0]))
+    for folder in places:
+        if (folder / DICTIONARY_FILE).is_file():
+            return folder
+    raise ValueError(
+        f"dictionary_folder: expected {DICTIONARY_FILE} of the language model in "
+        f"{' or '.join(map(str, places))}, got none; copy it beside {checkpoint.path}"
+    )

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 from fairseq import checkpoint_utils
 
 import fairseq_rnnprune.plugin  # noqa: F401
-from fairseq_rnnprune.checkpoint import Checkpoint, is_packed_file, read_checkpoint
+from fairseq_rnnprune.checkpoint import is_packed_file, read_checkpoint
 from fairseq_rnnprune.layers import release_dense
 
 from .config import SpeechConfig
+from .dictionary import dictionary_folder
 from .fusion import KenLanguageModel, LanguageModel, RecurrentLanguageModel
-from .units import DICTIONARY_FILE, Units
+from .units import Units
 
 TASK = "rnnprune_speech"
 
@@ -66,23 +67,8 @@ def load_language_model(path: Path, speech: SpeechModel) -> LanguageModel:
         return KenLanguageModel(
             path, speech.dictionary.symbols, speech.units.reserved, speech.dictionary.eos()
         )
-    folder = _dictionary_folder(read_checkpoint(path))
-    model, _ = _load(path, {"data": str(folder)})
+    model, _ = _load(path, {"data": str(dictionary_folder(path))})
     return RecurrentLanguageModel(model, speech.dictionary)
-
-
-def _dictionary_folder(checkpoint: Checkpoint) -> Path:
-    places = [checkpoint.path.parent]
-    # fairseq takes several folders, separated by colons, for parts of the data.
-    if data := checkpoint.option("task", "data"):
-        places.insert(0, Path(str(data).split(":")[0]))
-    for folder in places:
-        if (folder / DICTIONARY_FILE).is_file():
-            return folder
-    raise ValueError(
-        f"load_language_model: expected {DICTIONARY_FILE} of the language model in "
-        f"{' or '.join(map(str, places))}, got none; copy it beside {checkpoint.path}"
-    )
 
 
 def _load(path: Path, overrides: dict[str, Any]) -> tuple[Any, Any]:

@@ -18,11 +18,11 @@ from .cache import FOLDER, FeatureCache
 from .checks import POLICIES, usable_utterances, warn_of_texts
 from .config import SpeechConfig
 from .dataset import SpeechDataset, make_spec_augment
-from .dictionary import load_dictionary, make_dictionary, symbols_of
-from .fusion import KenLanguageModel
+from .dictionary import dictionary_folder, load_dictionary, make_dictionary, symbols_of
+from .fusion import KenLanguageModel, check_same_symbols
 from .generator import CTCGenerator
 from .manifest import read_manifest
-from .units import CharacterUnits, SentencePieceUnits, Units, load_units
+from .units import DICTIONARY_FILE, CharacterUnits, SentencePieceUnits, Units, load_units
 
 
 @dataclass
@@ -201,7 +201,8 @@ class SpeechTask(FairseqTask):
     ) -> CTCGenerator:
         """Greedy at --beam 1 without a language model and length bonus, else prefix beam search.
 
-        ValueError for --kenlm together with --lm-path, and for options that mean nothing here.
+        ValueError for --kenlm together with --lm-path, for a language model over other symbols, and
+        for options that mean nothing here.
         """
         for option in ("sampling", "score_reference", "print_step", "retain_iter_history"):
             if getattr(args, option, False):
@@ -210,6 +211,10 @@ class SpeechTask(FairseqTask):
                     "got this one, which has no meaning there; leave it out"
                 )
         options = {"length_bonus": self.cfg.length_bonus, **(extra_gen_cls_kwargs or {})}
+        if getattr(args, "lm_path", None):
+            # fairseq-generate gives a language model the dictionary of this task, whatever its own.
+            own = Dictionary.load(str(dictionary_folder(Path(args.lm_path)) / DICTIONARY_FILE))
+            check_same_symbols(own.symbols, self.target_dictionary.symbols)
         if self.cfg.kenlm is not None:
             if options.get("lm_model") is not None:
                 raise ValueError(

@@ -181,7 +181,9 @@ def _print(transcript: Transcript, is_single: bool, args: argparse.Namespace) ->
         }
         print(json.dumps(line | report), flush=True)
         return
-    print(transcript.text if is_single else f"{transcript.path}\t{transcript.text}", flush=True)
+    # A name that is not UTF-8 must not end the command.
+    path = os.fsencode(transcript.path).decode(errors="replace")
+    print(transcript.text if is_single else f"{path}\t{transcript.text}", flush=True)
     if report:
         latency = report["latency_ms"]
         print(

@@ -68,12 +68,17 @@ def make_picture(
             f"plot: expected rows with numbers in {x} and {y}, got none among {len(chosen)} that "
             f"--where and --reference leave of {len(rows)}"
         )
-    series: dict[tuple[Any, Any], list[Point]] = {}
-    for group in group_by_seed(drawable):
-        key = tuple(_scalar(group[0].get(name)) if name else None for name in (by, style))
-        series.setdefault(key, []).append(Point([_point(row, x, y) for row in group]))
-    for points in series.values():
-        points.sort(key=lambda point: point.mean)
+    parts: dict[tuple[Any, Any], list[Row]] = {}
+    for row in drawable:
+        key = tuple(_scalar(columns(row).get(name)) if name else None for name in (by, style))
+        parts.setdefault(key, []).append(row)
+    series = {
+        key: sorted(
+            (Point([_point(row, x, y) for row in group]) for group in group_by_seed(part)),
+            key=lambda point: point.mean,
+        )
+        for key, part in parts.items()
+    }
     first, second = zip(*series, strict=True)
     return Picture(
         {
