@@ -129,10 +129,11 @@ template <class T, int R, int C> struct FloatBlock {
             }
     }
 
-    // So many panels at a time: one by one, small ones would spend as long on adding up lanes as on
-    // products.
+    // So many panels at a time: their rows are added up and stored by whole vectors. One by one, small
+    // ones would spend as long on that as on products.
     template <int B> static constexpr int panels() {
-        return SUMS * B < SPAN ? SPAN / (SUMS * B) : 1;
+        constexpr int vector = R < LANES ? LANES / R : 1;
+        return !swaps<B>() && vector * SUMS * B <= SUM_REGISTERS ? vector : 1;
     }
 
     // Vector i of a panel's rows, where a lane is a row.

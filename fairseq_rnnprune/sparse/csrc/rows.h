@@ -29,6 +29,7 @@ static INLINE void store_added_rows(const V (&sum)[PANELS][Block::SUMS][B], cons
                                     float *y, size_t rows, int batch) {
     constexpr int R = PANELS * Block::ROWS, SPAN = Block::SPAN, SUMS = Block::SUMS;
     constexpr int CHUNK = R < LANES ? R : LANES;
+    static_assert(PANELS * SUMS * B % SPAN == 0, "vectors are added up by fours");
     const auto vector = [&](int i) INLINE_LAMBDA {
         return sum[i / SUMS % PANELS][i % SUMS][i / (SUMS * PANELS)];
     };
