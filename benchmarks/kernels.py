@@ -161,7 +161,7 @@ def save(
         arguments.seed,
         f"python benchmarks/kernels.py {operation} --hidden {hidden} --sparsity {sparsity:g} "
         f"--batch {batch}{f' --steps {steps}' if operation == 'gru' else ''} --threads {threads} "
-        f"{'' if arguments.device == 'cpu' else f'--device {arguments.device} '}"
+        f"--device {arguments.device} "
         f"--rounds {arguments.rounds} --seconds {arguments.seconds:g} --seed {arguments.seed}",
         figures,
         instruction_set=(cpu_library.instruction_sets() or ["none"])[0],

@@ -54,12 +54,15 @@ PACKED = (
     Format("bf16-4x4", (4, 4), torch.bfloat16, "cpu"),
     Format("int8-16x4", (16, 4), torch.int8, "cpu"),
 )
+VALUES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.int8,
+}
 TRITON = tuple(
     Format(f"{name}-{r}x{c}", (r, c), dtype, "triton")
-    for name, dtype in (
-        *(("fp32", torch.float32), ("bf16", torch.bfloat16)),
-        *(("fp16", torch.float16), ("int8", torch.int8)),
-    )
+    for name, dtype in VALUES.items()
     for r, c in triton_backend.CONFIGS
 )
 FORMATS = {"cpu": PACKED, "cuda": TRITON}

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from cli_runs import run
-from native_kernels import needs_kernels
+from needs import needs_kernels
 from torch import nn
 
 from fairseq_rnnprune.bench import figures as bench

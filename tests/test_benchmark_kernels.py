@@ -5,13 +5,12 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
 import torch
 from benchmark_runs import BENCHMARKS, QUICK, run, scripts
-from native_kernels import needs_kernels
+from needs import needs_kernels, needs_triton
 
 pytestmark = needs_kernels
 
@@ -51,7 +50,7 @@ def test_the_command_of_a_result_measures_it_alone(load, monkeypatch, tmp_path):
     assert set(again) == {result["name"]}
 
 
-@pytest.mark.skipif(not find_spec("triton"), reason="triton is not installed")
+@needs_triton
 @pytest.mark.parametrize("operation", ["gru", "matmul"])
 def test_forms_of_a_gpu_in_the_interpreter(tmp_path, operation):
     program = (

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from benchmark_runs import BENCHMARKS, QUICK, run, scripts
-from native_kernels import needs_kernels
+from needs import needs_kernels
 
 from fairseq_rnnprune.experiment import save_result
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from native_kernels import needs_kernels
+from needs import needs_kernels
 
 from fairseq_rnnprune.layers import GRU, Linear, packing
 from fairseq_rnnprune.sparse import (

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as some
-from native_kernels import needs_kernels
+from needs import needs_kernels
 from tolerances import assert_close
 from torch import nn
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from native_kernels import needs_kernels
+from needs import needs_kernels
 from sparse_samples import sparse_weight
 from tolerances import COARSE_GATES, assert_close
 from torch.nn.functional import linear

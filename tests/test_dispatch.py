@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from native_kernels import needs_kernels
+from needs import needs_kernels
 
 from fairseq_rnnprune.sparse import (
     BlockSparseMatrix,

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from native_kernels import needs_kernels
+from needs import needs_kernels
 from sparse_samples import sparse_weight
 from torch import nn
 

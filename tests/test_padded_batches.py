@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from native_kernels import needs_kernels
+from needs import needs_kernels
 from sparse_samples import pruned
 from tolerances import assert_close
 from torch import nn

@@ -7,10 +7,19 @@ from fairseq_runs import PRUNED, make_data, run_train
 from torch import nn
 
 from fairseq_rnnprune.optim import trainer_hooks
-from fairseq_rnnprune.pruning import read_tag, tag_prunable
+from fairseq_rnnprune.optim.targets import misses_target
+from fairseq_rnnprune.pruning import (
+    OneShotSchedule,
+    Pruner,
+    find_prunable,
+    read_tag,
+    tag_prunable,
+)
 
 FP16 = ("--fp16", "--fp16-no-flatten-grads")
 DENSE = ("--optimizer", "adam")
+# Epochs go on, updates count from 0.
+ANEW = ("--reset-optimizer", "--reset-lr-scheduler", "--reset-meters")
 
 
 def in_epochs(count):
@@ -38,18 +47,25 @@ def sparsities(state):
 @pytest.mark.parametrize("schedule", ["cubic", "hard", "one-shot", "ramp"])
 def test_pruning_a_dense_checkpoint_counts_the_epochs_that_are_left(data, tmp_path, schedule):
     run_train(data, tmp_path / "dense", *DENSE, *in_epochs(3))
-    anew = ("--reset-optimizer", "--reset-lr-scheduler", "--reset-meters")
-    more = (*method(schedule), *in_epochs(5), *anew, *restore(tmp_path / "dense"))
+    more = (*method(schedule), *in_epochs(5), *ANEW, *restore(tmp_path / "dense"))
     state = run_train(data, tmp_path, *more)
     assert state["last_optimizer_state"]["rnnprune"]["updates"] == 14
+    assert min(sparsities(state)) > 0.78
+
+
+def test_of_update_freq_the_values_of_the_epochs_that_are_left_count(data, tmp_path):
+    run_train(data, tmp_path / "dense", *DENSE, *in_epochs(2))
+    # Seven batches an epoch: the third, fourth and fifth have 7, 4 and 4 updates.
+    more = (*method("one-shot"), *in_epochs(5), "--update-freq", "2,2,1,2")
+    state = run_train(data, tmp_path, *more, *ANEW, *restore(tmp_path / "dense"))
+    assert state["last_optimizer_state"]["rnnprune"]["updates"] == 15
     assert min(sparsities(state)) > 0.78
 
 
 def test_such_a_training_resumes_with_its_schedule(data, tmp_path):
     run_train(data, tmp_path / "dense", *DENSE, *in_epochs(2))
     more = (*method("hard"), *in_epochs(4))
-    anew = ("--reset-optimizer", "--reset-lr-scheduler", "--reset-meters")
-    run_train(data, tmp_path, *more, *anew, *restore(tmp_path / "dense"), "--max-update", "10")
+    run_train(data, tmp_path, *more, *ANEW, *restore(tmp_path / "dense"), "--max-update", "10")
     state = run_train(data, tmp_path, *more, "--max-update", "0")
     assert state["last_optimizer_state"]["rnnprune"]["epochs_before"] == 2
     assert state["last_optimizer_state"]["rnnprune"]["updates"] == 14
@@ -77,6 +93,31 @@ def test_a_target_that_is_asked_for_too_late_is_told(data, tmp_path, caplog):
     more = ("--prune-sparsity", "0.9", "--max-update", "12")
     run_train(data, tmp_path, *PRUNED, *more)
     assert "recurrent weights are 79.9 % sparse, not as asked, and stay so" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "allocation, reached, asked, missed",
+    [
+        ("uniform", 0.8, 0.8, False),
+        ("uniform", 0.8, 0.85, True),
+        ("uniform", (0.9, 0.9, 0.6), (0.9, 0.9, 0.6), False),
+        ("uniform", (0.9, 0.9, 0.6), (0.9, 0.9, 0.8), True),
+        # The larger weights keep more; the target is for all together.
+        ("global", 0.8, 0.8, False),
+        ("global", 0.8, 0.85, True),
+    ],
+)
+def test_a_target_is_met_within_a_block_and_a_point(allocation, reached, asked, missed):
+    gru = nn.GRU(32, 32)
+    nn.init.normal_(gru.weight_ih_l0, std=3.0)
+    weights = [(p, gru.get_parameter(p.name)) for p in find_prunable(dict(gru.named_parameters()))]
+    types = ("input", "recurrent")
+    once = dict.fromkeys(types, OneShotSchedule(0, reached))
+    pruner = Pruner(weights, once, dict.fromkeys(types, (4, 4)), allocation=allocation)
+    pruner.step()
+    assert (pruner.sparsity("input") < 0.7) == (allocation == "global")
+    pruner.schedules = dict.fromkeys(types, OneShotSchedule(0, asked))
+    assert [misses_target(pruner, t) for t in types] == [missed, missed]
 
 
 def test_masks_are_not_lost_to_a_dense_optimizer_in_half_precision(data, tmp_path):

@@ -4,11 +4,11 @@ import os
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
 import torch
+from needs import needs_triton
 from sparse_samples import sparse_weight
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -20,8 +20,6 @@ from fairseq_rnnprune.sparse import (
     matmul,
     triton_backend,
 )
-
-with_triton = pytest.mark.skipif(not find_spec("triton"), reason="triton is not installed")
 
 
 class Operations(TorchDispatchMode):
@@ -53,7 +51,7 @@ def launches(monkeypatch):
     return noted
 
 
-@with_triton
+@needs_triton
 def test_parity_in_the_interpreter(root):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "tests/triton_parity.py", "-q", "-p", "no:cacheprovider"],

@@ -71,7 +71,8 @@ RUNS = {
         *shlex.split("--prune-start 10% --prune-ramp 30% --prune-end 60% --prune-max-sparsity 0.9"),
     ],
     "tied-dense": [
-        *(*TIED, *shlex.split("--decoder-hidden-size 768 --dropout 0.3 --optimizer adam")),
+        *TIED,
+        *shlex.split("--decoder-hidden-size 768 --dropout 0.3 --optimizer adam"),
     ],
     "tied-gru-90": [
         *(*TIED, *shlex.split("--decoder-hidden-size 768 --dropout 0.25"), *PRUNED),
@@ -81,7 +82,8 @@ RUNS = {
     ],
     # As many parameters as tied-gru-90 keeps.
     "tied-small-dense": [
-        *(*TIED, *shlex.split("--decoder-hidden-size 244 --dropout 0.2 --optimizer adam")),
+        *TIED,
+        *shlex.split("--decoder-hidden-size 244 --dropout 0.2 --optimizer adam"),
     ],
 }
 

@@ -1,0 +1,12 @@
+"""Marks of tests that need what not every installation has; each says why it skips."""
+
+from importlib.util import find_spec
+
+import pytest
+
+from fairseq_rnnprune.sparse import cpu
+
+needs_kernels = pytest.mark.skipif(
+    bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
+)
+needs_triton = pytest.mark.skipif(not find_spec("triton"), reason="triton is not installed")
