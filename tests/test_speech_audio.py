@@ -1,5 +1,7 @@
 """Audio files: what is read, and what is refused by name."""
 
+import struct
+
 import numpy as np
 import pytest
 import soundfile
@@ -8,6 +10,7 @@ from speech_corpus import RATE, make_damaged, tone
 from fairseq_rnnprune.speech import audio as audio_module
 from fairseq_rnnprune.speech import require
 from fairseq_rnnprune.speech.audio import AudioError, measure_audio, read_audio, resampled_length
+from fairseq_rnnprune.speech.containers import unread
 from fairseq_rnnprune.speech.stream import read_chunks
 
 
@@ -131,6 +134,28 @@ def test_of_ogg_streams_one_after_another_none_is_left_out_in_silence(tmp_path):
         AudioError, match=f"expected one Ogg stream, got more from byte {len(data)}"
     ):
         read_audio(path, RATE)
+
+
+def ogg_page(stream, is_last, size=100):
+    return struct.pack("<4sBB8xI8xBB", b"OggS", 0, 4 * is_last, stream, 1, size) + bytes(size)
+
+
+def test_ogg_streams_side_by_side_end_one_by_one(tmp_path):
+    path = tmp_path / "a.ogg"
+    pages = [ogg_page(*page) for page in ((1, False), (2, False), (1, True), (2, False), (2, True))]
+    path.write_bytes(b"".join(pages))
+    assert unread(path) is None
+    path.write_bytes(b"".join(pages[:-1]))
+    assert unread(path) == "cut off: expected a last Ogg page, got none that ends the stream"
+
+
+def test_an_au_file_from_a_pipe_has_no_length_to_break(tmp_path):
+    path = tmp_path / "a.au"
+    soundfile.write(path, tone(5000), RATE, format="AU")
+    data = bytearray(path.read_bytes())
+    data[8:12] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+    assert len(read_audio(path, RATE)) == 5000
 
 
 def test_a_wav_file_from_a_pipe_has_no_length_to_break(tmp_path):

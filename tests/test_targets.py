@@ -1,5 +1,6 @@
 """Trainings that go on with other options or another optimizer: targets are met, or a warning."""
 
+import logging
 from types import SimpleNamespace
 
 import pytest
@@ -55,10 +56,10 @@ def test_pruning_a_dense_checkpoint_counts_the_epochs_that_are_left(data, tmp_pa
 
 def test_of_update_freq_the_values_of_the_epochs_that_are_left_count(data, tmp_path):
     run_train(data, tmp_path / "dense", *DENSE, *in_epochs(2))
-    # Seven batches an epoch: the third, fourth and fifth have 7, 4 and 4 updates.
-    more = (*method("one-shot"), *in_epochs(5), "--update-freq", "2,2,1,2")
+    # Seven batches an epoch, from the third on in 4 updates.
+    more = (*method("one-shot"), *in_epochs(5), "--update-freq", "1,1,2,2")
     state = run_train(data, tmp_path, *more, *ANEW, *restore(tmp_path / "dense"))
-    assert state["last_optimizer_state"]["rnnprune"]["updates"] == 15
+    assert state["last_optimizer_state"]["rnnprune"]["updates"] == 12
     assert min(sparsities(state)) > 0.78
 
 
@@ -82,9 +83,12 @@ def test_a_training_that_ends_before_its_masks_are_final_is_told(data, tmp_path,
     assert "give --max-update" in caplog.text
 
 
-def test_a_training_that_meets_its_target_is_not_warned_of(data, tmp_path, caplog):
-    run_train(data, tmp_path, *method("cubic"), *in_epochs(2))
+@pytest.mark.parametrize("schedule", ["cubic", "one-shot"])
+def test_a_training_that_meets_its_target_is_not_warned_of(data, tmp_path, caplog, schedule):
+    with caplog.at_level(logging.INFO):
+        run_train(data, tmp_path, *method(schedule), *in_epochs(2))
     assert "not as asked" not in caplog.text
+    assert "pruning recurrent (decoder.gru.weight_hh_l0) by " in caplog.text
 
 
 def test_a_target_that_is_asked_for_too_late_is_told(data, tmp_path, caplog):
@@ -137,7 +141,7 @@ def test_a_dense_checkpoint_in_half_precision_is_refused(data, tmp_path):
 @pytest.mark.parametrize("name, tagged", [("composite", False), ("adam", True)])
 def test_composite_optimizers_see_no_tags(name, tagged):
     model, built = nn.GRU(4, 4), []
-    model.bias_hh_l0.optim_overrides = {"lr": 1.0}
+    model.weight_ih_l0.optim_overrides = {"lr": 1.0}
     tag_prunable(model)
     cfg = SimpleNamespace(optimizer=SimpleNamespace(_name=name))
     build = trainer_hooks._refuse_what_loses_masks(built.append)
@@ -145,4 +149,4 @@ def test_composite_optimizers_see_no_tags(name, tagged):
     assert built == [trainer]
     assert (read_tag(model.weight_hh_l0) is not None) == tagged
     assert hasattr(model.weight_hh_l0, "optim_overrides") == tagged
-    assert model.bias_hh_l0.optim_overrides == {"lr": 1.0}
+    assert model.weight_ih_l0.optim_overrides["lr"] == 1.0
