@@ -267,7 +267,7 @@ ngram 2=3
 
 @pytest.fixture
 def arpa(tmp_path):
-    pytest.importorskip("kenlm", reason="needs kenlm, which pip compiles for minutes")
+    pytest.importorskip("kenlm", reason="needs kenlm: pip install '.[kenlm]' compiles it")
     path = tmp_path / "words.arpa"
     path.write_text(ARPA)
     return path
