@@ -41,6 +41,8 @@ CUBIC = (
     "--prune-schedule cubic --prune-start 5% --prune-end 50% --prune-freq 20"
 )
 BLOCKS = "--prune-block-shape 4,4 --prune-score l2"
+# The same 90 % in all, more of it in the reset and update gates.
+GATES = "--prune-sparsity recurrent=0.95/0.95/0.8,input=0.95/0.95/0.8"
 MILD = "--lr 0.0025 --dropout 0.15"
 LARGE, WIDE = "--hidden-size 320", "--hidden-size 512"
 # As many parameters as the large model keeps at 90 %.
@@ -51,14 +53,15 @@ RUNS = {
     "dense": f"{LARGE} {DENSE}",
     "sparse-80": f"{LARGE} {CUBIC} --prune-sparsity 0.8",
     "sparse-90": f"{LARGE} {CUBIC} --prune-sparsity 0.9",
+    # Masks are final after 30 % of the updates.
+    "sparse-90-early": f"{LARGE} {CUBIC} --prune-end 30% --prune-sparsity 0.9",
+    "sparse-90-gates": f"{LARGE} {CUBIC} {GATES}",
     # With the dense model's learning rate and dropout.
     "sparse-90-as-dense": f"{LARGE} {CUBIC} --lr 0.0015 --dropout 0.2 --prune-sparsity 0.9",
     "sparse-95": f"{LARGE} {CUBIC} --prune-sparsity 0.95",
     "blocks-80": f"{LARGE} {CUBIC} --prune-sparsity 0.8 {BLOCKS}",
     "blocks-90": f"{LARGE} {CUBIC} --prune-sparsity 0.9 {BLOCKS}",
-    # The same zeros in all, more of them in the reset and update gates.
-    "blocks-90-gates": f"{LARGE} {CUBIC} {BLOCKS} "
-    "--prune-sparsity recurrent=0.95/0.95/0.8,input=0.95/0.95/0.8",
+    "blocks-90-gates": f"{LARGE} {CUBIC} {BLOCKS} {GATES}",
     "blocks-95": f"{LARGE} {CUBIC} --prune-sparsity 0.95 {BLOCKS}",
     "wide-90": f"{WIDE} {CUBIC} --prune-sparsity 0.9",
     # One target for both types, shared out by LAMP scores, with the options of relu-91-long.
