@@ -20,7 +20,7 @@ from .mask import (
 )
 from .prunable import Prunable
 
-SCORES = (*mask.SCORES, "random")
+SCORES = (*mask.SCORES, "fisher", "random")
 
 
 class MaskedWeight:
@@ -57,13 +57,18 @@ class MaskedWeight:
         self.elements = elements.to(self.weight.dtype)
         self.kept = int(self.elements.count_nonzero())
 
-    def scores(self, score: str) -> Tensor:
+    def scores(self, score: str, second_moment: Tensor | None = None) -> Tensor:
         """Block scores in which pruned blocks rank below every other, a zero block included.
 
-        `random` gives every block a number that depends on the weight's name alone, so that it is
-        the same in every process and after a resume.
+        `fisher` is the root mean square of w sqrt(v), where v [M, K] is Adam's `second_moment`, the
+        mean square of the weight's gradients: by the diagonal of the Fisher information, what the
+        loss is likely to rise by without the block (as in Optimal Brain Damage, LeCun, Denker and
+        Solla, 1990, section 2). `random` gives every block a number that depends on the weight's
+        name alone, so that it is the same in every process and after a resume.
         """
-        if score == "random":
+        if score == "fisher":
+            scores = self._by_block(self._in_blocks() * self._checked(second_moment).sqrt(), "l2")
+        elif score == "random":
             generator = torch.Generator().manual_seed(zlib.crc32(self.name.encode()))
             scores = torch.rand(self.block_mask.shape, generator=generator).to(self.weight.device)
         else:
@@ -72,7 +77,11 @@ class MaskedWeight:
 
     def magnitudes(self, score: str) -> Tensor:
         """The `max`, `mean` or `l2` (root mean square) of what every block has, pruned or not."""
-        found = block_scores(self._in_blocks(), self.block_shape, self.gates, score)
+        return self._by_block(self._in_blocks(), score)
+
+    def _by_block(self, values: Tensor, score: str) -> Tensor:
+        """A score of the absolute `values` [M, K] in every block."""
+        found = block_scores(values, self.block_shape, self.gates, score)
         if self.diagonal is None or score == "max":
             return found
         # Means are over whole blocks, of which a diagonal is no part.
@@ -107,6 +116,15 @@ class MaskedWeight:
     def dead_gates(self) -> int:
         """How many gates have lost every element."""
         return int((self.elements.view(self.gates, -1).sum(dim=1) == 0).sum())
+
+    def _checked(self, second_moment: Tensor | None) -> Tensor:
+        if second_moment is None or second_moment.shape != self.weight.shape:
+            got = "none" if second_moment is None else f"one of shape {tuple(second_moment.shape)}"
+            raise ValueError(
+                f"MaskedWeight: expected the second moment of {self.name} for the score fisher, as "
+                f"Adam keeps it (exp_avg_sq), got {got}; optimise with adam, or take another score"
+            )
+        return second_moment
 
     def _in_blocks(self) -> Tensor:
         """The weight as its blocks see it: without the diagonal, if that is kept."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import mask
 from .allocation import check_allocation, lowest_blocks
 from .bounds import Bounds
 from .mask import BlockShape, quantile
@@ -19,6 +20,9 @@ from .saved import check_saved
 from .schedule import Schedule
 
 logger = logging.getLogger(__name__)
+
+# Adam's second moment in the state of torch's and fairseq's optimizers.
+SECOND = "exp_avg_sq"
 
 
 class Pruner:
@@ -56,9 +60,10 @@ class Pruner:
             )
         if not self.weights:
             raise ValueError("Pruner: expected at least one weight to prune, got none")
-        if score == "random" and any(isinstance(self.schedules[t], RAMPS) for t in self.types):
+        is_magnitude = score in mask.SCORES
+        if not is_magnitude and any(isinstance(self.schedules[t], RAMPS) for t in self.types):
             raise ValueError(
-                "Pruner: expected scores in the weights' own units for a ramp, got random; take "
+                f"Pruner: expected scores in the weights' own units for a ramp, got {score}; take "
                 "max, mean or l2, or a schedule with targets such as cubic"
             )
         check_allocation(allocation, [self.schedules[t] for t in self.types])
@@ -106,15 +111,16 @@ class Pruner:
         moment in the shape of its weight is masked as the weight is. Returns whether masks were
         recomputed.
         """
+        state = optimizer_state or {}
         changed = [t for t in self.types if self.schedules[t].is_mask_update(self.updates)]
         if changed and self.allocation != "uniform":
-            self._update_masks(self.types)
+            self._update_masks(self.types, state)
         else:
             for type in changed:
-                self._update_masks([type])
+                self._update_masks([type], state)
         for w in self.weights:
             w.weight.mul_(w.elements)
-            for moment in (optimizer_state or {}).get(w.weight, {}).values():
+            for moment in state.get(w.weight, {}).values():
                 if torch.is_tensor(moment) and moment.shape == w.weight.shape:
                     moment.mul_(w.elements)
         self.updates += 1
@@ -122,11 +128,11 @@ class Pruner:
             self._warn_of_dead()
         return bool(changed)
 
-    def _update_masks(self, types: list[str]) -> None:
+    def _update_masks(self, types: list[str], state: Mapping[Tensor, Mapping[str, Any]]) -> None:
         """Prunes the weights of these types, which have one schedule."""
         schedule = self.schedules[types[0]]
         weights = [w for w in self.weights if w.type in types]
-        scores = [w.scores(self.score) for w in weights]
+        scores = [w.scores(self.score, state.get(w.weight, {}).get(SECOND)) for w in weights]
         if isinstance(schedule, RAMPS):
             if types[0] not in self._capped:
                 threshold = self._raise_threshold(types[0], weights, scores)
