@@ -266,6 +266,44 @@ def test_random_scores_ignore_the_weights_and_stay_the_same():
     assert 60 < int(masks[0][:10].sum()) < 140
 
 
+def test_fisher_scores_are_magnitudes_times_what_adam_knows_of_gradients():
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(6, 8, bias=False)
+    adam = torch.optim.Adam(layer.parameters(), lr=0.01)
+    pruner = pruner_of(layer.weight, OneShotSchedule(4, 0.5), score="fisher")
+    # What comes in by the first three columns is small, and so are the gradients there.
+    scale = torch.tensor([0.1, 0.1, 0.1, 1.0, 1.0, 1.0])
+    for _ in range(5):
+        adam.zero_grad()
+        layer(torch.randn(20, 6) * scale).square().mean().backward()
+        adam.step()
+        before = layer.weight.detach().clone()
+        second_moment = adam.state[layer.weight]["exp_avg_sq"].clone()
+        pruner.step(adam.state)
+    score = before.square() * second_moment
+    dropped = layer.weight == 0
+    assert int(dropped.sum()) == 24 and score[dropped].max() < score[~dropped].min()
+    assert int(dropped[:, :3].sum()) > 20
+
+
+def test_fisher_scores_of_blocks_are_root_mean_squares():
+    weight, gradients = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[9.0, 1.0, 4.0]])
+    masked = MaskedWeight(RECURRENT, weight, (1, 2))
+    expected = torch.tensor([[[((9 + 4) / 2) ** 0.5, 6.0]]])
+    torch.testing.assert_close(masked.scores("fisher", gradients), expected)
+
+
+def test_fisher_scores_need_adam():
+    weight = torch.nn.Parameter(torch.randn(4, 4))
+    weight.grad = torch.randn(4, 4)
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+    optimizer.step()
+    pruner = pruner_of(weight, OneShotSchedule(100, 0.5), score="fisher")
+    # At once, not at update 100.
+    with pytest.raises(ValueError, match="of w for the score fisher, as Adam .* without; optimise"):
+        pruner.step(optimizer.state)
+
+
 @pytest.mark.parametrize("block_shape", [(1, 1), (2, 2)])
 def test_a_ramp_without_q_ends_at_its_sparsity_while_weights_grow(block_shape):
     torch.manual_seed(0)

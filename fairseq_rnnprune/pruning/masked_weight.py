@@ -60,14 +60,12 @@ class MaskedWeight:
     def scores(self, score: str, second_moment: Tensor | None = None) -> Tensor:
         """Block scores in which pruned blocks rank below every other, a zero block included.
 
-        `fisher` is the root mean square of w sqrt(v), where v [M, K] is Adam's `second_moment`, the
-        mean square of the weight's gradients: by the diagonal of the Fisher information, what the
-        loss is likely to rise by without the block (as in Optimal Brain Damage, LeCun, Denker and
-        Solla, 1990, section 2). `random` gives every block a number that depends on the weight's
-        name alone, so that it is the same in every process and after a resume.
+        `fisher` takes |w| times the root of Adam's `second_moment` [M, K] for the magnitude, see
+        `fisher.py`. `random` gives every block a number that depends on the weight's name alone, so
+        that it is the same in every process and after a resume.
         """
         if score == "fisher":
-            scores = self._by_block(self._in_blocks() * self._checked(second_moment).sqrt(), "l2")
+            scores = self._by_block(self._in_blocks() * second_moment.sqrt(), "l2")
         elif score == "random":
             generator = torch.Generator().manual_seed(zlib.crc32(self.name.encode()))
             scores = torch.rand(self.block_mask.shape, generator=generator).to(self.weight.device)
@@ -116,15 +114,6 @@ class MaskedWeight:
     def dead_gates(self) -> int:
         """How many gates have lost every element."""
         return int((self.elements.view(self.gates, -1).sum(dim=1) == 0).sum())
-
-    def _checked(self, second_moment: Tensor | None) -> Tensor:
-        if second_moment is None or second_moment.shape != self.weight.shape:
-            got = "none" if second_moment is None else f"one of shape {tuple(second_moment.shape)}"
-            raise ValueError(
-                f"MaskedWeight: expected the second moment of {self.name} for the score fisher, as "
-                f"Adam keeps it (exp_avg_sq), got {got}; optimise with adam, or take another score"
-            )
-        return second_moment
 
     def _in_blocks(self) -> Tensor:
         """The weight as its blocks see it: without the diagonal, if that is kept."""

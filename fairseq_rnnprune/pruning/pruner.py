@@ -12,6 +12,7 @@ from torch import Tensor
 from . import mask
 from .allocation import check_allocation, lowest_blocks
 from .bounds import Bounds
+from .fisher import second_moments
 from .mask import BlockShape, quantile
 from .masked_weight import MaskedWeight
 from .prunable import Prunable
@@ -20,9 +21,6 @@ from .saved import check_saved
 from .schedule import Schedule
 
 logger = logging.getLogger(__name__)
-
-# Adam's second moment in the state of torch's and fairseq's optimizers.
-SECOND = "exp_avg_sq"
 
 
 class Pruner:
@@ -112,12 +110,14 @@ class Pruner:
         recomputed.
         """
         state = optimizer_state or {}
+        # The first update finds an optimizer that does not fit, long before masks change.
+        moments = second_moments(self.weights, state) if self.score == "fisher" else {}
         changed = [t for t in self.types if self.schedules[t].is_mask_update(self.updates)]
         if changed and self.allocation != "uniform":
-            self._update_masks(self.types, state)
+            self._update_masks(self.types, moments)
         else:
             for type in changed:
-                self._update_masks([type], state)
+                self._update_masks([type], moments)
         for w in self.weights:
             w.weight.mul_(w.elements)
             for moment in state.get(w.weight, {}).values():
@@ -128,11 +128,11 @@ class Pruner:
             self._warn_of_dead()
         return bool(changed)
 
-    def _update_masks(self, types: list[str], state: Mapping[Tensor, Mapping[str, Any]]) -> None:
+    def _update_masks(self, types: list[str], moments: Mapping[str, Tensor]) -> None:
         """Prunes the weights of these types, which have one schedule."""
         schedule = self.schedules[types[0]]
         weights = [w for w in self.weights if w.type in types]
-        scores = [w.scores(self.score, state.get(w.weight, {}).get(SECOND)) for w in weights]
+        scores = [w.scores(self.score, moments.get(w.name)) for w in weights]
         if isinstance(schedule, RAMPS):
             if types[0] not in self._capped:
                 threshold = self._raise_threshold(types[0], weights, scores)
