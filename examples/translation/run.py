@@ -50,9 +50,7 @@ CUBIC = [*PRUNED, "--prune-schedule", "cubic", "--prune-sparsity"]
 FIT = shlex.split("--dropout 0.1 --lr 0.003")
 # The best window so far; later ones probably leave too little learning rate after the last mask.
 EARLY = [*FIT, *shlex.split("--prune-start 5% --prune-end 40%")]
-# The learning rate falls with the square root of what is left of the training, so that half way it
-# is 0.7 of its peak, where cosine's is 0.5: masks may come later.
-HELD = shlex.split("--lr-scheduler polynomial_decay --power 0.5 --prune-start 10% --prune-end 50%")
+FISHER = ("--prune-score", "fisher")
 WIDE = shlex.split("--encoder-hidden-size 512 --decoder-hidden-size 512")
 # As many parameters as the model of 256 keeps at 90 %.
 SMALL = shlex.split(
@@ -70,8 +68,8 @@ RUNS = {
     "cubic-90-dropout-0.1": [*CUBIC, "0.9", *FIT],
     "cubic-90-late": [*CUBIC, "0.9", *FIT, *shlex.split("--prune-start 30% --prune-end 80%")],
     "cubic-90-early": [*CUBIC, "0.9", *EARLY],
-    "cubic-90-held": [*CUBIC, "0.9", *FIT, *HELD],
-    "cubic-90-early-lr-0.005": [*CUBIC, "0.9", *EARLY, "--lr", "0.005"],
+    "fisher-90": [*CUBIC, "0.9", *EARLY, *FISHER],
+    "fisher-90-global": [*CUBIC, "0.9", *EARLY, *FISHER, "--prune-allocation", "global"],
     # One target for all matrices, which share it out by magnitude.
     "global-90": [*CUBIC, "0.9", *FIT, *shlex.split("--prune-allocation global")],
     # cubic-80 ends at a perplexity of 7.7 on its training text, the dense model at 8.6.
@@ -100,7 +98,7 @@ def main() -> None:
     check_files(parser, "text", text_files(args.text))
     count = len(read_lines(args.text / f"{SPLITS['train']}.{SOURCE}"))
     is_pruned = "--prune-inner" in RUNS[args.run]
-    options = [*COMMON, *lengths(count, args.run), *RUNS[args.run], "--seed", str(args.seed)]
+    options = [*COMMON, *lengths(count, is_pruned), *RUNS[args.run], "--seed", str(args.seed)]
     options = calibrate(parser, args, options, "dense")
     data = preprocess(args.text, args.work)
     checkpoint, log = RECIPE.train(args, data, options)
@@ -133,13 +131,11 @@ def main() -> None:
     print(f"{args.run}: test BLEU {figures['test_bleu']}; written to {path}")
 
 
-def lengths(lines: int, run: str) -> list[str]:
+def lengths(lines: int, is_pruned: bool) -> list[str]:
     """Updates of training, of its warm-up and between masks, for so many training sentences."""
     updates = EPOCHS * math.ceil(lines / BATCH)
     options = {"--max-update": updates, "--warmup-updates": min(400, max(1, updates // 10))}
-    if "polynomial_decay" in RUNS[run]:
-        options["--total-num-update"] = updates
-    if "--prune-inner" in RUNS[run]:
+    if is_pruned:
         # A text of a few sentences needs more than one mask update as well.
         options["--prune-freq"] = min(50, max(1, updates // 20))
     return [word for option, value in options.items() for word in (option, str(value))]
