@@ -49,6 +49,13 @@ CUBIC = [
     *PRUNED,
     *shlex.split("--prune-schedule cubic --prune-sparsity recurrent=0.9,input=0.8,linear=0.909"),
 ]
+TIED_GRU_90 = [
+    *(*TIED, *shlex.split("--decoder-hidden-size 768 --dropout 0.25"), *PRUNED),
+    *shlex.split("--prune-types recurrent,input --prune-schedule cubic"),
+    *shlex.split("--prune-sparsity recurrent=0.92,input=0.82"),
+    *shlex.split("--prune-start 5% --prune-end 40%"),
+]
+FISHER = ("--prune-score", "fisher")
 RUNS = {
     "dense": [*LARGE, *shlex.split("--lr 0.003 --dropout 0.3 --optimizer adam")],
     "dense-lr-0.006": [*LARGE, *shlex.split("--lr 0.006 --dropout 0.3 --optimizer adam")],
@@ -63,6 +70,11 @@ RUNS = {
         *(*LARGE, *shlex.split("--lr 0.006 --dropout 0.3"), *CUBIC),
         *shlex.split("--prune-start 10% --prune-end 60%"),
     ],
+    # The same share of every matrix: w^2 times the mean square of gradients says what is worth more.
+    "fisher-90": [
+        *(*LARGE, *shlex.split("--lr 0.006 --dropout 0.2"), *PRUNED, *FISHER),
+        *shlex.split("--prune-sparsity 0.9 --prune-start 10% --prune-end 60%"),
+    ],
     # q comes from a trained model, whose weights are larger than those of one in training: the cap
     # keeps the ramp from passing 90 %.
     "ramp-90": [
@@ -74,12 +86,8 @@ RUNS = {
         *TIED,
         *shlex.split("--decoder-hidden-size 768 --dropout 0.3 --optimizer adam"),
     ],
-    "tied-gru-90": [
-        *(*TIED, *shlex.split("--decoder-hidden-size 768 --dropout 0.25"), *PRUNED),
-        *shlex.split("--prune-types recurrent,input --prune-schedule cubic"),
-        *shlex.split("--prune-sparsity recurrent=0.92,input=0.82"),
-        *shlex.split("--prune-start 5% --prune-end 40%"),
-    ],
+    "tied-gru-90": TIED_GRU_90,
+    "tied-gru-90-fisher": [*TIED_GRU_90, *FISHER],
     # As many parameters as tied-gru-90 keeps.
     "tied-small-dense": [
         *TIED,
