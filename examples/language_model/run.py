@@ -70,7 +70,7 @@ RUNS = {
         *(*LARGE, *shlex.split("--lr 0.006 --dropout 0.3"), *CUBIC),
         *shlex.split("--prune-start 10% --prune-end 60%"),
     ],
-    # The same share of every matrix: w^2 times the mean square of gradients says what is worth more.
+    # The options between those of the two cubic ones; what counts is the score.
     "fisher-90": [
         *(*LARGE, *shlex.split("--lr 0.006 --dropout 0.2"), *PRUNED, *FISHER),
         *shlex.split("--prune-sparsity 0.9 --prune-start 10% --prune-end 60%"),
