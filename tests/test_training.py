@@ -219,7 +219,7 @@ METHODS = {
     "group lasso": "--prune-schedule ramp --prune-ramp 4 --prune-block-shape 2,2 "
     "--prune-penalty group-lasso --prune-penalty-strength 0.1",
     "random": "--prune-score random",
-    "fisher": "--prune-score fisher",
+    "fisher in blocks": "--prune-fisher-power 0.25 --prune-block-shape 2,2 --prune-score l2",
     "global": "--prune-allocation global",
     "lamp in blocks": "--prune-allocation lamp --prune-block-shape 2,2 --prune-score l2",
     "LPCNet's": "--prune-keep-diagonal --prune-block-shape 2,2 --prune-types recurrent "
@@ -272,8 +272,13 @@ BAD = [
     (["--prune-start", "8", "--prune-end", "4"], "0 <= start < end, got start=8, end=4"),
     (["--prune-start", "soon"], "--prune-start: expected updates .* got 'soon'"),
     (["--prune-schedule", "ramp", "--prune-score", "random"], "got random; take max, mean or l2"),
-    (["--prune-schedule", "ramp", "--prune-score", "fisher"], "got fisher; take max, mean or l2"),
-    (["--prune-inner", "nag", "--prune-score", "fisher"], "fisher, .*; optimise with adam, or"),
+    (["--prune-schedule", "ramp", "--prune-fisher-power", "0.5"], "of 0 with a ramp, .* got 0.5"),
+    (["--prune-score", "random", "--prune-fisher-power", "1"], "of 0 with random scores, got 1"),
+    (["--prune-fisher-power", "-1"], r"a fisher_power in \[0, 1\], got -1"),
+    (
+        ["--prune-inner", "nag", "--prune-fisher-power", "0.5"],
+        "without; optimise with adam",
+    ),
     (["--prune-allocation", "lamp", "--prune-schedule", "ramp"], "with lamp allocation, got Quant"),
     (["--prune-allocation", "global", "--prune-sparsity", "0.9/0.9/0.8"], "give a .* single spars"),
     (["--prune-min-sparsity", "0.96"], r"min_sparsity in \[0, max_sparsity = 0.95\], got 0.96"),

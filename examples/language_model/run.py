@@ -55,7 +55,7 @@ TIED_GRU_90 = [
     *shlex.split("--prune-sparsity recurrent=0.92,input=0.82"),
     *shlex.split("--prune-start 5% --prune-end 40%"),
 ]
-FISHER = ("--prune-score", "fisher")
+FISHER = shlex.split("--prune-fisher-power 0.25 --prune-allocation global")
 RUNS = {
     "dense": [*LARGE, *shlex.split("--lr 0.003 --dropout 0.3 --optimizer adam")],
     "dense-lr-0.006": [*LARGE, *shlex.split("--lr 0.006 --dropout 0.3 --optimizer adam")],
@@ -87,7 +87,7 @@ RUNS = {
         *shlex.split("--decoder-hidden-size 768 --dropout 0.3 --optimizer adam"),
     ],
     "tied-gru-90": TIED_GRU_90,
-    "tied-gru-90-fisher": [*TIED_GRU_90, *FISHER],
+    "tied-gru-90-fisher": [*TIED_GRU_90, *FISHER, "--prune-sparsity", "0.9"],
     # As many parameters as tied-gru-90 keeps.
     "tied-small-dense": [
         *TIED,

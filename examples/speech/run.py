@@ -40,7 +40,7 @@ CUBIC = (
     "--prune-types recurrent,input "
     "--prune-schedule cubic --prune-start 5% --prune-end 50% --prune-freq 20"
 )
-FISHER = "--prune-score fisher"
+FISHER = "--prune-fisher-power 0.25 --prune-allocation global"
 BLOCKS = "--prune-block-shape 4,4 --prune-score l2"
 # The same 90 % in all, more of it in the reset and update gates.
 GATES = "--prune-sparsity recurrent=0.95/0.95/0.8,input=0.95/0.95/0.8"
@@ -57,8 +57,8 @@ RUNS = {
     # Masks are final after 30 % of the updates.
     "sparse-90-early": f"{LARGE} {CUBIC} --prune-end 30% --prune-sparsity 0.9",
     "sparse-90-gates": f"{LARGE} {CUBIC} {GATES}",
-    "fisher-90": f"{LARGE} {CUBIC} {FISHER} --prune-sparsity 0.9",
-    "fisher-90-global": f"{LARGE} {CUBIC} {FISHER} --prune-allocation global --prune-sparsity 0.9",
+    "sparse-90-fisher": f"{LARGE} {CUBIC} {FISHER} --prune-sparsity 0.9",
+    "blocks-90-fisher": f"{LARGE} {CUBIC} {FISHER} --prune-sparsity 0.9 {BLOCKS}",
     # With the dense model's learning rate and dropout.
     "sparse-90-as-dense": f"{LARGE} {CUBIC} --lr 0.0015 --dropout 0.2 --prune-sparsity 0.9",
     "sparse-95": f"{LARGE} {CUBIC} --prune-sparsity 0.95",

@@ -50,7 +50,7 @@ CUBIC = [*PRUNED, "--prune-schedule", "cubic", "--prune-sparsity"]
 FIT = shlex.split("--dropout 0.1 --lr 0.003")
 # The best window so far; later ones probably leave too little learning rate after the last mask.
 EARLY = [*FIT, *shlex.split("--prune-start 5% --prune-end 40%")]
-FISHER = ("--prune-score", "fisher")
+FISHER = shlex.split("--prune-fisher-power 0.25 --prune-allocation global")
 WIDE = shlex.split("--encoder-hidden-size 512 --decoder-hidden-size 512")
 # As many parameters as the model of 256 keeps at 90 %.
 SMALL = shlex.split(
@@ -69,7 +69,6 @@ RUNS = {
     "cubic-90-late": [*CUBIC, "0.9", *FIT, *shlex.split("--prune-start 30% --prune-end 80%")],
     "cubic-90-early": [*CUBIC, "0.9", *EARLY],
     "fisher-90": [*CUBIC, "0.9", *EARLY, *FISHER],
-    "fisher-90-global": [*CUBIC, "0.9", *EARLY, *FISHER, "--prune-allocation", "global"],
     # One target for all matrices, which share it out by magnitude.
     "global-90": [*CUBIC, "0.9", *FIT, *shlex.split("--prune-allocation global")],
     # cubic-80 ends at a perplexity of 7.7 on its training text, the dense model at 8.6.

@@ -98,9 +98,16 @@ class PruningOptions(FairseqDataclass):
     prune_score: ChoiceEnum(list(SCORES)) = field(
         default="max",
         metadata={
-            "help": "importance of a block: max |w|, mean |w| or l2 norm; fisher, l2 with every "
-            "|w| times the root mean square of its gradients, which Adam keeps (not for a ramp); "
-            "random, a baseline (default: max)"
+            "help": "importance of a block: max |w|, mean |w|, l2 norm or random, a baseline "
+            "(default: max)"
+        },
+    )
+    prune_fisher_power: float = field(
+        default=0.0,
+        metadata={
+            "help": "every |w| counts times the mean square of its gradients, which Adam keeps, to "
+            "this power: 0, magnitudes alone; 0.5, Optimal Brain Damage; not for a ramp "
+            "(default: 0)"
         },
     )
     prune_allocation: ChoiceEnum(list(ALLOCATIONS)) = field(

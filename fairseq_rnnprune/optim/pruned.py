@@ -96,6 +96,7 @@ class PrunedOptimizer(FairseqOptimizer):
             self.cfg.prune_min_sparsity,
             self.cfg.prune_keep_diagonal,
             self.cfg.prune_allocation,
+            self.cfg.prune_fisher_power,
         )
         for type_ in self._pruner.types:
             names = ", ".join(w.name for w in self._pruner.of_type(type_))

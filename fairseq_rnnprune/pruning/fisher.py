@@ -1,8 +1,9 @@
-"""What the score `fisher` needs: the mean squares of gradients, which Adam keeps anyway.
+"""What a weight is worth by its gradients: Adam's second moment, which is there anyway.
 
 The mean of a weight's squared gradients, v, estimates the diagonal of the Fisher information, and
 w^2 v what the loss rises by without the weight: Optimal Brain Damage (LeCun, Denker and Solla,
-1990, section 2) with the Fisher information in the place of the second derivative.
+1990, section 2) with the Fisher information in the place of the second derivative. |w| v^0.5 has
+the same order. A power of 0.25 lies half way between that and the magnitude alone.
 """
 
 from __future__ import annotations
@@ -18,18 +19,32 @@ from .masked_weight import MaskedWeight
 _SECOND_MOMENT = "exp_avg_sq"
 
 
-def second_moments(
-    weights: Iterable[MaskedWeight], optimizer_state: Mapping[Tensor, Mapping[str, Any]]
+def check_power(power: float, score: str, has_ramp: bool) -> None:
+    """Raises ValueError for a power of v that is out of range, or that nothing would come of."""
+    if not 0 <= power <= 1:
+        raise ValueError(f"Pruner: expected a fisher_power in [0, 1], got {power}")
+    if power and (score == "random" or has_ramp):
+        got = "random scores" if score == "random" else "a ramp, whose threshold is a |weight|"
+        raise ValueError(
+            f"Pruner: expected a fisher_power of 0 with {got}, got {power}; leave it out, or take "
+            "magnitudes and a schedule with targets such as cubic"
+        )
+
+
+def fisher_factors(
+    weights: Iterable[MaskedWeight],
+    optimizer_state: Mapping[Tensor, Mapping[str, Any]],
+    power: float,
 ) -> dict[str, Tensor]:
-    """Adam's second moment [M, K] of every weight by its name; ValueError if one has none."""
-    moments = {}
+    """v ** power [M, K] of every weight by its name; ValueError if the optimizer keeps no v."""
+    factors = {}
     for w in weights:
         moment = optimizer_state.get(w.weight, {}).get(_SECOND_MOMENT)
         if moment is None or moment.shape != w.weight.shape:
             raise ValueError(
-                f"Pruner: expected the mean squares of the gradients of {w.name} for the score "
-                "fisher, as Adam keeps them, got an optimizer without; optimise with adam, or take "
-                "max, mean or l2"
+                f"Pruner: expected the mean squares of the gradients of {w.name} for a "
+                f"fisher_power of {power}, as Adam keeps them, got an optimizer without; optimise "
+                "with adam, or leave fisher_power at 0"
             )
-        moments[w.name] = moment
-    return moments
+        factors[w.name] = moment.pow(power)
+    return factors

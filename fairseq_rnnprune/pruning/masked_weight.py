@@ -20,7 +20,7 @@ from .mask import (
 )
 from .prunable import Prunable
 
-SCORES = (*mask.SCORES, "fisher", "random")
+SCORES = (*mask.SCORES, "random")
 
 
 class MaskedWeight:
@@ -57,28 +57,23 @@ class MaskedWeight:
         self.elements = elements.to(self.weight.dtype)
         self.kept = int(self.elements.count_nonzero())
 
-    def scores(self, score: str, second_moment: Tensor | None = None) -> Tensor:
+    def scores(self, score: str, factor: Tensor | None = None) -> Tensor:
         """Block scores in which pruned blocks rank below every other, a zero block included.
 
-        `fisher` takes |w| times the root of Adam's `second_moment` [M, K] for the magnitude, see
-        `fisher.py`. `random` gives every block a number that depends on the weight's name alone, so
-        that it is the same in every process and after a resume.
+        Every |w| counts times its `factor` [M, K] (`fisher.py`). `random` gives every block a
+        number that depends on the weight's name alone, so that it is the same in every process and
+        after a resume.
         """
-        if score == "fisher":
-            scores = self._by_block(self._in_blocks() * second_moment.sqrt(), "l2")
-        elif score == "random":
+        if score == "random":
             generator = torch.Generator().manual_seed(zlib.crc32(self.name.encode()))
             scores = torch.rand(self.block_mask.shape, generator=generator).to(self.weight.device)
         else:
-            scores = self.magnitudes(score)
+            scores = self.magnitudes(score, factor)
         return scores.masked_fill(~self.block_mask, -1.0)
 
-    def magnitudes(self, score: str) -> Tensor:
+    def magnitudes(self, score: str, factor: Tensor | None = None) -> Tensor:
         """The `max`, `mean` or `l2` (root mean square) of what every block has, pruned or not."""
-        return self._by_block(self._in_blocks(), score)
-
-    def _by_block(self, values: Tensor, score: str) -> Tensor:
-        """A score of the absolute `values` [M, K] in every block."""
+        values = self._in_blocks() if factor is None else self._in_blocks() * factor
         found = block_scores(values, self.block_shape, self.gates, score)
         if self.diagonal is None or score == "max":
             return found

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import mask
 from .allocation import check_allocation, lowest_blocks
 from .bounds import Bounds
-from .fisher import second_moments
+from .fisher import check_power, fisher_factors
 from .mask import BlockShape, quantile
 from .masked_weight import MaskedWeight
 from .prunable import Prunable
@@ -32,6 +31,7 @@ class Pruner:
     `max_sparsity` and ends at or above `min_sparsity`; a schedule with targets prunes each tensor
     to its target, or, where `allocation` is not uniform, all of them together to the one target
     of their types (`allocation.py`). `keep_diagonal` spares the diagonals of recurrent weights.
+    With a `fisher_power` a weight counts by its gradients, too (`fisher.py`).
     """
 
     def __init__(
@@ -44,8 +44,10 @@ class Pruner:
         min_sparsity: float = 0.0,
         keep_diagonal: bool = False,
         allocation: str = "uniform",
+        fisher_power: float = 0.0,
     ):
         self.schedules, self.score, self.allocation = dict(schedules), score, allocation
+        self.fisher_power = fisher_power
         self.bounds = Bounds(max_sparsity, min_sparsity)
         self.weights = [
             MaskedWeight(p, w, block_shapes[p.type], keep_diagonal and p.type == "recurrent")
@@ -58,12 +60,13 @@ class Pruner:
             )
         if not self.weights:
             raise ValueError("Pruner: expected at least one weight to prune, got none")
-        is_magnitude = score in mask.SCORES
-        if not is_magnitude and any(isinstance(self.schedules[t], RAMPS) for t in self.types):
+        has_ramp = any(isinstance(self.schedules[t], RAMPS) for t in self.types)
+        if score == "random" and has_ramp:
             raise ValueError(
-                f"Pruner: expected scores in the weights' own units for a ramp, got {score}; take "
+                "Pruner: expected scores in the weights' own units for a ramp, got random; take "
                 "max, mean or l2, or a schedule with targets such as cubic"
             )
+        check_power(fisher_power, score, has_ramp)
         check_allocation(allocation, [self.schedules[t] for t in self.types])
         for w in self.weights:
             w.check_target(getattr(self.schedules[w.type], "final", 0.0))
@@ -110,14 +113,16 @@ class Pruner:
         recomputed.
         """
         state = optimizer_state or {}
-        # The first update finds an optimizer that does not fit, long before masks change.
-        moments = second_moments(self.weights, state) if self.score == "fisher" else {}
         changed = [t for t in self.types if self.schedules[t].is_mask_update(self.updates)]
+        factors: Mapping[str, Tensor] = {}
+        # The first update finds an optimizer that does not fit, long before masks change.
+        if self.fisher_power and (changed or not self.updates):
+            factors = fisher_factors(self.weights, state, self.fisher_power)
         if changed and self.allocation != "uniform":
-            self._update_masks(self.types, moments)
+            self._update_masks(self.types, factors)
         else:
             for type in changed:
-                self._update_masks([type], moments)
+                self._update_masks([type], factors)
         for w in self.weights:
             w.weight.mul_(w.elements)
             for moment in state.get(w.weight, {}).values():
@@ -128,11 +133,11 @@ class Pruner:
             self._warn_of_dead()
         return bool(changed)
 
-    def _update_masks(self, types: list[str], moments: Mapping[str, Tensor]) -> None:
+    def _update_masks(self, types: list[str], factors: Mapping[str, Tensor]) -> None:
         """Prunes the weights of these types, which have one schedule."""
         schedule = self.schedules[types[0]]
         weights = [w for w in self.weights if w.type in types]
-        scores = [w.scores(self.score, moments.get(w.name)) for w in weights]
+        scores = [w.scores(self.score, factors.get(w.name)) for w in weights]
         if isinstance(schedule, RAMPS):
             if types[0] not in self._capped:
                 threshold = self._raise_threshold(types[0], weights, scores)
