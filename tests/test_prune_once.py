@@ -1,4 +1,4 @@
-"""examples/comparison/prune_once.py: losses of a trained model that is pruned without training on."""
+"""examples/comparison/prune_once.py: losses of a trained model, pruned without training on."""
 
 import json
 import logging
