@@ -1,8 +1,7 @@
-"""The pruner: tagged weights + schedules -> masks. The only object of this room with a state."""
+"""The pruner: tagged weights + schedules -> masks."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from .allocation import check_allocation, lowest_blocks
 from .bounds import Bounds
+from .dead import DeadWatch
 from .fisher import check_power, fisher_factors
 from .mask import BlockShape, quantile
 from .masked_weight import MaskedWeight
@@ -18,8 +18,6 @@ from .prunable import Prunable
 from .ramp import RAMPS, QuantileRamp
 from .saved import check_saved
 from .schedule import Schedule
-
-logger = logging.getLogger(__name__)
 
 
 class Pruner:
@@ -73,7 +71,7 @@ class Pruner:
         self.thresholds = dict.fromkeys(self.types, 0.0)
         self.updates = 0
         self._capped: set[str] = set()
-        self._dead: dict[str, tuple[int, int]] = {}
+        self._dead = DeadWatch()
 
     @property
     def types(self) -> list[str]:
@@ -130,7 +128,7 @@ class Pruner:
                     moment.mul_(w.elements)
         self.updates += 1
         if changed:
-            self._warn_of_dead()
+            self._dead.warn(self.weights)
         return bool(changed)
 
     def _update_masks(self, types: list[str], factors: Mapping[str, Tensor]) -> None:
@@ -170,16 +168,6 @@ class Pruner:
         self.thresholds[type] = max(self.thresholds[type], threshold)
         return min(self.thresholds[type], most)
 
-    def _warn_of_dead(self) -> None:
-        for w in self.weights:
-            rows, gates = w.dead_rows(), w.dead_gates()
-            known_rows, known_gates = self._dead.get(w.name, (0, 0))
-            if gates > known_gates:
-                logger.warning("%s: %d of %d gates are wholly pruned", w.name, gates, w.gates)
-            elif rows > known_rows:
-                logger.warning("%s: %d of %d rows are wholly pruned", w.name, rows, len(w.weight))
-            self._dead[w.name] = (rows, gates)
-
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs: tensors, numbers and strings only."""
         return {
@@ -199,7 +187,7 @@ class Pruner:
         self._capped = set(state["capped"])
         for w in self.weights:
             w.set_mask(state["masks"][w.name].to(w.weight.device))
-        self._dead = {w.name: (w.dead_rows(), w.dead_gates()) for w in self.weights}
+        self._dead.note(self.weights)
 
 
 def _drop(w: MaskedWeight, scores: Tensor, blocks: Tensor) -> float:
