@@ -70,9 +70,9 @@ RUNS = {
         *(*LARGE, *shlex.split("--lr 0.006 --dropout 0.3"), *CUBIC),
         *shlex.split("--prune-start 10% --prune-end 60%"),
     ],
-    # The options between those of the two cubic ones; what counts is the score.
+    # The same, but for what a weight is worth, and which matrix gives how much.
     "fisher-90": [
-        *(*LARGE, *shlex.split("--lr 0.006 --dropout 0.2"), *PRUNED, *FISHER),
+        *(*LARGE, *shlex.split("--lr 0.006 --dropout 0.3"), *PRUNED, *FISHER),
         *shlex.split("--prune-sparsity 0.9 --prune-start 10% --prune-end 60%"),
     ],
     # q comes from a trained model, whose weights are larger than those of one in training: the cap
