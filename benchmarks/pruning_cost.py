@@ -31,13 +31,14 @@ FREQ = 100
 UPDATES, END = 8 * FREQ, 4 * FREQ
 # As in examples/comparison: those that differ in what they do at an update.
 _BLOCKS = {"prune_block_shape": "4,4", "prune_score": "l2"}
-METHODS: dict[str, dict[str, str]] = {
+METHODS: dict[str, dict[str, str | float]] = {
     "cubic": {},
     "ramp": {"prune_schedule": "ramp"},
     "global": {"prune_allocation": "global"},
     "lamp": {"prune_allocation": "lamp"},
     "l1-ramp": {"prune_schedule": "ramp", "prune_penalty": "l1"},
     "cubic-4x4": _BLOCKS,
+    "fisher-4x4": {"prune_fisher_power": 0.25, "prune_allocation": "global", **_BLOCKS},
     "lasso-ramp-4x4": {"prune_schedule": "ramp", "prune_penalty": "group-lasso", **_BLOCKS},
 }
 RESULTS = Path(__file__).parent / "results" / "pruning_cost"
@@ -46,7 +47,7 @@ RESULTS = Path(__file__).parent / "results" / "pruning_cost"
 class Trainee:
     """A language model with its optimizer; `update` does what fairseq's Trainer does in fp32."""
 
-    def __init__(self, hidden: int, vocabulary: int, method: dict[str, str] | None):
+    def __init__(self, hidden: int, vocabulary: int, method: dict[str, str | float] | None):
         class Task:
             source_dictionary = target_dictionary = Dictionary()
 
@@ -59,7 +60,7 @@ class Trainee:
         self.model = GRULanguageModel.build_model(config, Task)
         self.optimizer = self._optimizer(method)
 
-    def _optimizer(self, method: dict[str, str] | None) -> FairseqOptimizer:
+    def _optimizer(self, method: dict[str, str | float] | None) -> FairseqOptimizer:
         shared = {"lr": [1e-3], "tpu": False}
         if method is None:
             cfg = OmegaConf.create({"_name": "adam", **shared})
