@@ -16,8 +16,11 @@ MODEL = (
     *("--task", "language_modeling", "--arch", "rnnprune_gru_lm", "--decoder-embed-dim", "12"),
     *("--decoder-hidden-size", "16", "--dropout", "0.2", "--tokens-per-sample", "16"),
 )
+# Every matrix is pruned to the target, by magnitude.
+MAGNITUDE = ("--prune-fisher-power", "0")
 # Masks change after updates 2, 4, 6 and 8 of ten.
 PRUNED = (
+    *MAGNITUDE,
     *("--optimizer", "pruned", "--prune-start", "1", "--prune-end", "9", "--prune-freq", "2"),
     *("--prune-sparsity", "0.8"),
 )

@@ -10,6 +10,7 @@ from fairseq_rnnprune.optim.reading import (
     block_shapes,
     build_schedules,
     pruned_types,
+    worth,
 )
 from fairseq_rnnprune.pruning import CubicSchedule, OneShotSchedule, QuantileRamp, RampSchedule
 
@@ -35,6 +36,30 @@ def test_defaults_are_the_heuristics_of_table_1():
     # After the last of 20000 updates, which count from 0.
     assert recurrent(prune_schedule="one-shot") == OneShotSchedule(19999, 0.9)
     assert recurrent(prune_schedule="one-shot", prune_start="300") == OneShotSchedule(300, 0.9)
+
+
+@pytest.mark.parametrize(
+    "given, power, allocation",
+    [
+        ({}, 0.25, "global"),
+        # Targets by gate or by type cannot be shared out.
+        ({"prune_sparsity": "0.9/0.9/0.8"}, 0.25, "uniform"),
+        ({"prune_sparsity": "recurrent=0.9,input=0.8"}, 0.25, "uniform"),
+        ({"prune_allocation": "lamp"}, 0.25, "lamp"),
+        ({"prune_fisher_power": 0.5, "prune_allocation": "uniform"}, 0.5, "uniform"),
+        # By magnitude, matrices keep to themselves.
+        ({"prune_fisher_power": 0.0}, 0.0, "uniform"),
+        ({"prune_fisher_power": 0.0, "prune_allocation": "global"}, 0.0, "global"),
+        # Without mean squares of gradients, or where something else says what is worth less.
+        ({"prune_inner": "nag"}, 0.0, "uniform"),
+        ({"prune_schedule": "ramp"}, 0.0, "uniform"),
+        ({"prune_score": "random"}, 0.0, "uniform"),
+        ({"prune_penalty": "l1"}, 0.0, "uniform"),
+    ],
+)
+def test_gradients_count_and_matrices_share_a_target_where_they_can(given, power, allocation):
+    schedules = build_schedules(config(**given), ["recurrent", "input"], EPOCHS)
+    assert worth(config(**given), list(schedules.values())) == (power, allocation)
 
 
 def test_updates_epochs_and_per_cent():

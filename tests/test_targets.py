@@ -4,7 +4,7 @@ import logging
 from types import SimpleNamespace
 
 import pytest
-from fairseq_runs import PRUNED, make_data, run_train
+from fairseq_runs import MAGNITUDE, PRUNED, make_data, run_train
 from torch import nn
 
 from fairseq_rnnprune.optim import trainer_hooks
@@ -29,7 +29,7 @@ def in_epochs(count):
 
 def method(schedule):
     freq = ("--prune-freq", "2", "--prune-sparsity", "0.8")
-    return ("--optimizer", "pruned", "--prune-schedule", schedule, *freq)
+    return ("--optimizer", "pruned", "--prune-schedule", schedule, *MAGNITUDE, *freq)
 
 
 def restore(folder):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fairseq_runs import PRUNED, load, run_train, train_arguments
+from fairseq_runs import MAGNITUDE, PRUNED, load, run_train, train_arguments
 
 from fairseq_rnnprune.optim.inner import inner_names
 
@@ -93,7 +93,7 @@ def test_one_shot_meets_the_last_update_of_epochs(data, tmp_path, more):
     # Two epochs of 15 batches, so that one is left over by twos.
     epochs = ("--max-update", "0", "--max-epoch", "2", "--update-freq", *more)
     one_shot = ("--optimizer", "pruned", "--prune-schedule", "one-shot", "--prune-sparsity", "0.8")
-    state = run_train(data, tmp_path, *one_shot, *epochs)
+    state = run_train(data, tmp_path, *one_shot, *MAGNITUDE, *epochs)
     for weight in prunable(state).values():
         assert sparsity(weight) == pytest.approx(0.8, abs=0.01)
 

@@ -43,7 +43,7 @@ COMMON = shlex.split(
 )
 # The dense run that q is read from: the one with the learning rate of the ramp.
 CALIBRATED_ON = "dense-lr-0.006"
-PRUNED = shlex.split("--optimizer pruned --prune-inner adam --prune-freq 50")
+PRUNED = shlex.split("--optimizer pruned --prune-inner adam --prune-freq 50 --prune-fisher-power 0")
 # 90 % of all, more of the input's few but large weights.
 CUBIC = [
     *PRUNED,
@@ -55,6 +55,7 @@ TIED_GRU_90 = [
     *shlex.split("--prune-sparsity recurrent=0.92,input=0.82"),
     *shlex.split("--prune-start 5% --prune-end 40%"),
 ]
+# What is the default by now.
 FISHER = shlex.split("--prune-fisher-power 0.25 --prune-allocation global")
 RUNS = {
     "dense": [*LARGE, *shlex.split("--lr 0.003 --dropout 0.3 --optimizer adam")],

@@ -37,9 +37,10 @@ SMALL_DENSE = f"--optimizer adam {ADAM} --lr 0.003 --dropout 0.1"
 # The output layer has too few weights to be worth pruning.
 CUBIC = (
     f"--optimizer pruned --prune-inner adam {ADAM} --lr 0.003 --dropout 0.1 "
-    "--prune-types recurrent,input "
+    "--prune-types recurrent,input --prune-fisher-power 0 "
     "--prune-schedule cubic --prune-start 5% --prune-end 50% --prune-freq 20"
 )
+# What is the default by now.
 FISHER = "--prune-fisher-power 0.25 --prune-allocation global"
 BLOCKS = "--prune-block-shape 4,4 --prune-score l2"
 # The same 90 % in all, more of it in the reset and update gates.

@@ -43,13 +43,15 @@ COMMON = shlex.split(
 DENSE = shlex.split("--optimizer adam --dropout 0.4")
 # A tenth of the weights overfits less.
 PRUNED = shlex.split(
-    "--optimizer pruned --prune-inner adam --dropout 0.3 --prune-start 10% --prune-end 60%"
+    "--optimizer pruned --prune-inner adam --prune-fisher-power 0 --dropout 0.3 "
+    "--prune-start 10% --prune-end 60%"
 )
 CUBIC = [*PRUNED, "--prune-schedule", "cubic", "--prune-sparsity"]
 # 90 % underfits with the options above.
 FIT = shlex.split("--dropout 0.1 --lr 0.003")
 # The best window so far; later ones probably leave too little learning rate after the last mask.
 EARLY = [*FIT, *shlex.split("--prune-start 5% --prune-end 40%")]
+# What is the default by now.
 FISHER = shlex.split("--prune-fisher-power 0.25 --prune-allocation global")
 WIDE = shlex.split("--encoder-hidden-size 512 --decoder-hidden-size 512")
 # As many parameters as the model of 256 keeps at 90 %.

@@ -24,7 +24,7 @@ class PruningOptions(FairseqDataclass):
         default="cubic",
         metadata={
             "help": "ramp: rising threshold up to --prune-q (arXiv 1704.05119); cubic: target "
-            "sparsity per matrix (arXiv 1710.01878); hard: prune once, in the middle of the "
+            "sparsity (arXiv 1710.01878); hard: prune once, in the middle of the "
             "training, and train on; one-shot: prune once, after the last update (default: cubic)"
         },
     )
@@ -102,20 +102,21 @@ class PruningOptions(FairseqDataclass):
             "(default: max)"
         },
     )
-    prune_fisher_power: float = field(
-        default=0.0,
+    prune_fisher_power: Optional[float] = field(
+        default=None,
         metadata={
             "help": "every |w| counts times the mean square of its gradients, which Adam keeps, to "
-            "this power: 0, magnitudes alone; 0.5, Optimal Brain Damage; not for a ramp "
-            "(default: 0)"
+            "this power: 0, magnitudes alone; 0.5, Optimal Brain Damage; not for a ramp (default: "
+            "0.25 with adam, where nothing else rules it out; else 0)"
         },
     )
-    prune_allocation: ChoiceEnum(list(ALLOCATIONS)) = field(
-        default="uniform",
+    prune_allocation: ChoiceEnum(["auto", *ALLOCATIONS]) = field(
+        default="auto",
         metadata={
             "help": "which matrix gives how much of the sparsity: uniform, each its target; "
             "global, the lowest scores of all (arXiv 1606.09274); lamp, the lowest relative to "
-            "what is left of their matrix (arXiv 2010.07611) (default: uniform)"
+            "what is left of their matrix (arXiv 2010.07611); auto: global where gradients count "
+            "and there is one target for all, else uniform (default: auto)"
         },
     )
     prune_keep_diagonal: bool = field(

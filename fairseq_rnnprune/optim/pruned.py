@@ -22,6 +22,7 @@ from .reading import (
     pruned_types,
     training_updates,
     without_epochs,
+    worth,
 )
 from .targets import warn_at_start, warn_on_resuming
 
@@ -87,20 +88,23 @@ class PrunedOptimizer(FairseqOptimizer):
             return
         self._epochs = {"epoch_lengths": list(epoch_lengths), "epochs_before": epochs_before}
         cfg = without_epochs(self.cfg, epochs_before)
+        schedules = build_schedules(cfg, self._types, epoch_lengths)
+        power, allocation = worth(cfg, [schedules[tag.type] for tag, _ in self._weights])
         self._pruner = Pruner(
             self._weights,
-            build_schedules(cfg, self._types, epoch_lengths),
+            schedules,
             block_shapes(self.cfg, self._types),
             self.cfg.prune_score,
             self.cfg.prune_max_sparsity,
             self.cfg.prune_min_sparsity,
             self.cfg.prune_keep_diagonal,
-            self.cfg.prune_allocation,
-            self.cfg.prune_fisher_power,
+            allocation,
+            power,
         )
         for type_ in self._pruner.types:
             names = ", ".join(w.name for w in self._pruner.of_type(type_))
             logger.info("pruning %s (%s) by %s", type_, names, self._pruner.schedules[type_])
+        logger.info("fisher power %g, %s allocation", power, allocation)
         warn_at_start(self._pruner, training_updates(cfg, epoch_lengths))
         if self._pruner.sparsity() > 0:
             logger.info("masks start from zeros: sparsity %.4f", self._pruner.sparsity())

@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 
 from fairseq_rnnprune.pruning import (
+    RAMPS,
     CubicSchedule,
     OneShotSchedule,
     QuantileRamp,
     RampSchedule,
     Schedule,
     default_start,
+    has_one_target,
 )
 from fairseq_rnnprune.pruning.by_type import read_block_shape, read_by_type, read_types
 
@@ -67,6 +69,22 @@ def build_schedules(
             # Updates count from 0.
             update -= 1
     return {t: OneShotSchedule(update, s) for t, s in final().items()}
+
+
+def worth(cfg: Any, schedules: Sequence[Schedule]) -> tuple[float, str]:
+    """--prune-fisher-power and --prune-allocation, or what loses least where it can be.
+
+    Gradients count unless something else says what is worth less; where they do, and there is one
+    target for all, matrices share it out (examples/comparison).
+    """
+    power, allocation = cfg.prune_fisher_power, cfg.prune_allocation
+    if power is None:
+        is_free = cfg.prune_score != "random" and cfg.prune_penalty == "none"
+        has_ramp = any(isinstance(s, RAMPS) for s in schedules)
+        power = 0.25 if cfg.prune_inner == "adam" and is_free and not has_ramp else 0.0
+    if allocation == "auto":
+        allocation = "global" if power and has_one_target(schedules) else "uniform"
+    return power, allocation
 
 
 def without_epochs(cfg: DictConfig, before: int) -> DictConfig:

@@ -1,6 +1,6 @@
 """What is pruned, and when: schedules, block masks and the pruner that joins them (torch only)."""
 
-from .allocation import ALLOCATIONS
+from .allocation import ALLOCATIONS, has_one_target
 from .mask import (
     block_scores,
     block_sizes,
@@ -21,12 +21,13 @@ from .prunable import (
     tensor_identity,
 )
 from .pruner import Pruner
-from .ramp import QuantileRamp, RampSchedule, default_start
+from .ramp import RAMPS, QuantileRamp, RampSchedule, default_start
 from .schedule import CubicSchedule, OneShotSchedule, Schedule
 
 __all__ = [
     "ALLOCATIONS",
     "PENALTIES",
+    "RAMPS",
     "SCORES",
     "TYPES",
     "CubicSchedule",
@@ -43,6 +44,7 @@ __all__ = [
     "default_start",
     "expand_mask",
     "find_prunable",
+    "has_one_target",
     "mask_from_zeros",
     "read_tag",
     "remove_tags",

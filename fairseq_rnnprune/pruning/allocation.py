@@ -20,14 +20,19 @@ def check_allocation(allocation: str, schedules: Sequence[Schedule]) -> None:
     """Raises ValueError for an unknown allocation, or one that needs other schedules by type."""
     if allocation not in ALLOCATIONS:
         raise ValueError(f"Pruner: expected an allocation among {ALLOCATIONS}, got {allocation!r}")
-    first = schedules[0]
-    has_one_target = not isinstance(first, RAMPS) and not isinstance(first.final, tuple)
-    if allocation != "uniform" and not (has_one_target and all(s == first for s in schedules)):
+    if allocation != "uniform" and not has_one_target(schedules):
         raise ValueError(
             f"Pruner: expected one target sparsity for all weights with {allocation} allocation, "
             f"got {', '.join(map(str, dict.fromkeys(schedules)))}; give a schedule with targets "
             "such as cubic and a single sparsity, or take uniform allocation"
         )
+
+
+def has_one_target(schedules: Sequence[Schedule]) -> bool:
+    """Tells whether all weights aim at one sparsity at a time, which they could share out."""
+    first = schedules[0]
+    is_target = not isinstance(first, RAMPS) and not isinstance(first.final, tuple)
+    return is_target and all(s == first for s in schedules)
 
 
 def lowest_blocks(
