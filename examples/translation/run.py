@@ -71,6 +71,10 @@ RUNS = {
     "cubic-90-late": [*CUBIC, "0.9", *FIT, *shlex.split("--prune-start 30% --prune-end 80%")],
     "cubic-90-early": [*CUBIC, "0.9", *EARLY],
     "fisher-90": [*CUBIC, "0.9", *EARLY, *FISHER],
+    "blocks-90-fisher": [
+        *(*CUBIC, "0.9", *EARLY, *FISHER),
+        *shlex.split("--prune-block-shape 4,4 --prune-score l2"),
+    ],
     # One target for all matrices, which share it out by magnitude.
     "global-90": [*CUBIC, "0.9", *FIT, *shlex.split("--prune-allocation global")],
     # cubic-80 ends at a perplexity of 7.7 on its training text, the dense model at 8.6.
