@@ -43,7 +43,7 @@ def test_every_setting_starts_from_the_dense_weights(script, data, tmp_path, mon
     assert [found for _, found in pruned] == pytest.approx([asked for asked, _ in pruned], abs=0.02)
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     axes = [tuple(row["axes"].values()) for row in rows]
-    assert len(set(axes)) == len(axes) == 8 and axes[0] == ("tiny", "1x1", "uniform", 0)
+    assert len(set(axes)) == len(axes) == 8 and axes[0] == ("tiny", "1x1", "uniform", 0, 1)
     losses = [row["figures"] for row in rows]
     assert len({loss["loss_0"] for loss in losses}) == 1
     assert len({loss["loss_90"] for loss in losses}) == 8

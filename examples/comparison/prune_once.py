@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path, help="of a dense training by Adam")
     parser.add_argument("--data", type=Path, required=True, help="what fairseq-train was given")
     parser.add_argument("--name", required=True, help="of the model, in the results")
+    parser.add_argument("--seed", type=int, default=1, help="of the dense training")
     parser.add_argument("--types", default="recurrent,input,linear", help="as --prune-types")
     parser.add_argument("--batches", type=int, default=24)
     parser.add_argument("--batch-size", type=int, default=16)
@@ -46,13 +47,20 @@ def main() -> None:
     logging.getLogger("fairseq_rnnprune").setLevel(logging.ERROR)
     trained = TrainedModel(args)
     command = (
-        f"python examples/comparison/prune_once.py CHECKPOINT --data DATA --name {args.name} "
+        f"python examples/comparison/prune_once.py CHECKPOINT --data DATA --name {args.name} --seed {args.seed} "
         f"--types {args.types} --batches {args.batches} --batch-size {args.batch_size}"
     )
     with args.results.open("a", encoding="utf-8") as file:
         for axes, losses in measure(trained):
-            axes = {"model": args.name, **axes}
-            row = {"axes": axes, "figures": losses, "commands": [command], **environment()}
+            axes = {"model": args.name, **axes, "seed": args.seed}
+            name = "-".join(map(str, axes.values()))
+            row = {
+                "name": name,
+                "axes": axes,
+                "figures": losses,
+                "commands": [command],
+                **environment(),
+            }
             file.write(json.dumps(row) + "\n")
             file.flush()
             print(*axes.values(), *(f"{key} {value:.3f}" for key, value in losses.items()))
