@@ -47,8 +47,8 @@ def main() -> None:
     logging.getLogger("fairseq_rnnprune").setLevel(logging.ERROR)
     trained = TrainedModel(args)
     command = (
-        f"python examples/comparison/prune_once.py CHECKPOINT --data DATA --name {args.name} --seed {args.seed} "
-        f"--types {args.types} --batches {args.batches} --batch-size {args.batch_size}"
+        f"python examples/comparison/prune_once.py CHECKPOINT --data DATA --name {args.name} "
+        f"--seed {args.seed} --types {args.types} --batches {args.batches} --batch-size {args.batch_size}"
     )
     with args.results.open("a", encoding="utf-8") as file:
         for axes, losses in measure(trained):
@@ -77,8 +77,9 @@ class TrainedModel:
         self.model = models[0].eval()
         parameters = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
         saved = checkpoint_utils.load_checkpoint_to_cpu(str(args.checkpoint))
-        states = saved["last_optimizer_state"]["state"]
-        self.state = {p: states[i] for i, (_, p) in enumerate(parameters)}
+        # Without one the pruner says what it lacks.
+        states = (saved.get("last_optimizer_state") or {}).get("state", {})
+        self.state = {p: states.get(i, {}) for i, (_, p) in enumerate(parameters)}
         types = args.types.split(",")
         tagged = ((read_tag(p), p) for _, p in parameters)
         self.weights = [(tag, p) for tag, p in tagged if tag is not None and tag.type in types]
