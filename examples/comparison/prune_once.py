@@ -48,7 +48,8 @@ def main() -> None:
     trained = TrainedModel(args)
     command = (
         f"python examples/comparison/prune_once.py CHECKPOINT --data DATA --name {args.name} "
-        f"--seed {args.seed} --types {args.types} --batches {args.batches} --batch-size {args.batch_size}"
+        f"--seed {args.seed} --types {args.types} --batches {args.batches} "
+        f"--batch-size {args.batch_size}"
     )
     with args.results.open("a", encoding="utf-8") as file:
         for axes, losses in measure(trained):
