@@ -50,6 +50,7 @@ LARGE, WIDE = "--hidden-size 320", "--hidden-size 512"
 # As many parameters as the large model keeps at 90 %.
 SMALL = "--hidden-size 96"
 RELU = "--hidden-size 512 --cell relu"
+RELU_640 = f"{RELU} --hidden-size 640"
 STREAMING = "--hidden-size 448 --unidirectional --lookahead 8"
 RUNS = {
     "dense": f"{LARGE} {DENSE}",
@@ -68,6 +69,8 @@ RUNS = {
     "blocks-90-gates": f"{LARGE} {CUBIC} {BLOCKS} {GATES}",
     "blocks-95": f"{LARGE} {CUBIC} --prune-sparsity 0.95 {BLOCKS}",
     "wide-90": f"{WIDE} {CUBIC} --prune-sparsity 0.9",
+    "wide-90-fisher": f"{WIDE} {CUBIC} {FISHER} --prune-sparsity 0.9",
+    "wide-blocks-90-fisher": f"{WIDE} {CUBIC} {FISHER} --prune-sparsity 0.9 {BLOCKS}",
     # One target for both types, shared out by LAMP scores, with the options of relu-91-long.
     "sparse-90-lamp": f"{LARGE} {CUBIC} --prune-allocation lamp {MILD} --prune-sparsity 0.9",
     "blocks-90-lamp": f"{LARGE} {CUBIC} --prune-allocation lamp {MILD} --prune-sparsity 0.9 "
@@ -77,10 +80,14 @@ RUNS = {
     "relu-90": f"{RELU} {CUBIC} --prune-sparsity 0.9",
     "relu-90-as-dense": f"{RELU} {CUBIC} --lr 0.0015 --dropout 0.2 --prune-sparsity 0.9",
     "relu-90-lr-0.005": f"{RELU} {CUBIC} --lr 0.005 --dropout 0.05 --prune-sparsity 0.9",
+    "relu-90-fisher": f"{RELU} {CUBIC} {FISHER} --prune-sparsity 0.9",
+    "relu-blocks-90-fisher": f"{RELU} {CUBIC} {FISHER} --prune-sparsity 0.9 {BLOCKS}",
     "relu-wide-90": f"{RELU} --hidden-size 1024 {CUBIC} --prune-sparsity 0.9",
     # Twice the epochs, and at most an eighth of the parameters of its dense self.
-    "relu-91-long": f"{RELU} --hidden-size 640 {CUBIC} {MILD} --prune-sparsity 0.91 "
-    "--prune-allocation lamp",
+    "relu-91-long": f"{RELU_640} {CUBIC} {MILD} --prune-sparsity 0.91 --prune-allocation lamp",
+    "relu-91-fisher-long": f"{RELU_640} {CUBIC} {MILD} {FISHER} --prune-sparsity 0.91",
+    "relu-blocks-91-fisher-long": f"{RELU_640} {CUBIC} {MILD} {FISHER} --prune-sparsity 0.91 "
+    f"{BLOCKS}",
     "streaming-dense": f"{STREAMING} {DENSE}",
     "streaming-90": f"{STREAMING} {CUBIC} --prune-sparsity 0.9",
 }
