@@ -71,7 +71,7 @@ RUNS = {
     "cubic-90-late": [*CUBIC, "0.9", *FIT, *shlex.split("--prune-start 30% --prune-end 80%")],
     "cubic-90-early": [*CUBIC, "0.9", *EARLY],
     "fisher-90": [*CUBIC, "0.9", *EARLY, *FISHER],
-    "fisher-90-lr-0.0045": [*CUBIC, "0.9", *EARLY, *FISHER, "--lr", "0.0045"],
+    "fisher-90-lr-0.002": [*CUBIC, "0.9", *EARLY, *FISHER, "--lr", "0.002"],
     "blocks-90-fisher": [
         *(*CUBIC, "0.9", *EARLY, *FISHER),
         *shlex.split("--prune-block-shape 4,4 --prune-score l2"),
