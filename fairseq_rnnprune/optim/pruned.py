@@ -94,7 +94,8 @@ class PrunedOptimizer(FairseqOptimizer):
             self._weights,
             schedules,
             block_shapes(self.cfg, self._types),
-            self.cfg.prune_score,
+            # fairseq's enums cannot be pickled, and what it chooses by is saved.
+            str(self.cfg.prune_score),
             self.cfg.prune_max_sparsity,
             self.cfg.prune_min_sparsity,
             self.cfg.prune_keep_diagonal,

@@ -77,7 +77,7 @@ def worth(cfg: Any, schedules: Sequence[Schedule]) -> tuple[float, str]:
     Gradients count unless something else says what is worth less; where they do, and there is one
     target for all, matrices share it out (examples/comparison).
     """
-    power, allocation = cfg.prune_fisher_power, cfg.prune_allocation
+    power, allocation = cfg.prune_fisher_power, str(cfg.prune_allocation)
     if power is None:
         is_free = cfg.prune_score != "random" and cfg.prune_penalty == "none"
         has_ramp = any(isinstance(s, RAMPS) for s in schedules)

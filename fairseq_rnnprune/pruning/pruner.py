@@ -16,7 +16,7 @@ from .mask import BlockShape, quantile
 from .masked_weight import MaskedWeight
 from .prunable import Prunable
 from .ramp import RAMPS, QuantileRamp
-from .saved import check_saved
+from .saved import check_saved, warn_of_other_choice
 from .schedule import Schedule
 
 
@@ -81,6 +81,15 @@ class Pruner:
     def of_type(self, type: str) -> list[MaskedWeight]:
         """The weights of one type."""
         return [w for w in self.weights if w.type == type]
+
+    @property
+    def choice(self) -> dict[str, str | float]:
+        """By what the blocks that go are chosen."""
+        return {
+            "score": self.score,
+            "allocation": self.allocation,
+            "fisher_power": self.fisher_power,
+        }
 
     @property
     def _keeps_diagonal(self) -> bool:
@@ -176,6 +185,7 @@ class Pruner:
             "capped": sorted(self._capped),
             "block_shape": {w.type: list(w.block_shape) for w in self.weights},
             "keep_diagonal": self._keeps_diagonal,
+            "choice": self.choice,
             "masks": {w.name: w.block_mask for w in self.weights},
         }
 
@@ -183,6 +193,8 @@ class Pruner:
         """Restores `state_dict()`; ValueError if it belongs to other weights or block shapes."""
         check_saved(state, self.weights, self._keeps_diagonal)
         self.updates = state["updates"]
+        if not all(map(self.is_final, self.types)):
+            warn_of_other_choice(state, self.choice)
         self.thresholds = {t: state["thresholds"][t] for t in self.types}
         self._capped = set(state["capped"])
         for w in self.weights:

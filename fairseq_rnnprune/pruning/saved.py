@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .masked_weight import MaskedWeight
+
+logger = logging.getLogger(__name__)
 
 
 def check_saved(
@@ -34,4 +37,20 @@ def check_saved(
                 f"Pruner.load_state_dict: expected block shape {saved} for {w.type} weights "
                 f"as in the checkpoint, got {w.block_shape}; keep --prune-block-shape, or give "
                 "--reset-optimizer to rebuild the masks from the zeros"
+            )
+
+
+def warn_of_other_choice(state: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
+    """Warns where `Pruner.choice`, by which blocks are chosen, differs from that of the state.
+
+    Unlike what `check_saved` refuses this can be meant. A checkpoint from before there was a
+    fisher_power has no entry: magnitudes alone counted.
+    """
+    before = state.get("choice", {"fisher_power": 0.0})
+    for name, ours in choice.items():
+        if before.get(name, ours) != ours:
+            option = f"--prune-{name.replace('_', '-')}"
+            logger.warning(
+                f"masks were made with {option} {before[name]} so far, from here on {ours} counts; "
+                f"to go on as before give {option} {before[name]}"
             )
