@@ -29,17 +29,22 @@ from fairseq_rnnprune.optim.pruned import PrunedOptimizerConfig
 FREQ = 100
 # Half of the updates lie in the pruning window, as with the default options.
 UPDATES, END = 8 * FREQ, 4 * FREQ
-# As in examples/comparison: those that differ in what they do at an update.
+# As in examples/comparison: those that differ in what they do at an update. Magnitudes alone, where
+# a method does not say otherwise; `fisher` is the default.
+_MAGNITUDE: dict[str, str | float] = {"prune_fisher_power": 0.0}
+_RAMP = {**_MAGNITUDE, "prune_schedule": "ramp"}
+_FISHER = {"prune_fisher_power": 0.25, "prune_allocation": "global"}
 _BLOCKS = {"prune_block_shape": "4,4", "prune_score": "l2"}
 METHODS: dict[str, dict[str, str | float]] = {
-    "cubic": {},
-    "ramp": {"prune_schedule": "ramp"},
-    "global": {"prune_allocation": "global"},
-    "lamp": {"prune_allocation": "lamp"},
-    "l1-ramp": {"prune_schedule": "ramp", "prune_penalty": "l1"},
-    "cubic-4x4": _BLOCKS,
-    "fisher-4x4": {"prune_fisher_power": 0.25, "prune_allocation": "global", **_BLOCKS},
-    "lasso-ramp-4x4": {"prune_schedule": "ramp", "prune_penalty": "group-lasso", **_BLOCKS},
+    "cubic": _MAGNITUDE,
+    "ramp": _RAMP,
+    "global": {**_MAGNITUDE, "prune_allocation": "global"},
+    "lamp": {**_MAGNITUDE, "prune_allocation": "lamp"},
+    "fisher": _FISHER,
+    "l1-ramp": {**_RAMP, "prune_penalty": "l1"},
+    "cubic-4x4": {**_MAGNITUDE, **_BLOCKS},
+    "fisher-4x4": {**_FISHER, **_BLOCKS},
+    "lasso-ramp-4x4": {**_RAMP, "prune_penalty": "group-lasso", **_BLOCKS},
 }
 RESULTS = Path(__file__).parent / "results" / "pruning_cost"
 

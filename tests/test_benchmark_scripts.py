@@ -96,6 +96,12 @@ def test_the_first_winner_is_found_by_bisection(load, least):
     assert len(asked) <= 3
 
 
+def test_the_methods_whose_cost_is_measured_are_what_their_names_say(load):
+    # The optimizer's own default would make all of them count gradients.
+    for name, options in load("pruning_cost").METHODS.items():
+        assert (options["prune_fisher_power"] > 0) == name.startswith("fisher"), name
+
+
 def test_done_is_what_the_same_code_measured(load, tmp_path):
     suite = load("suite")
     job = suite.Job("step", "step.py", "", ("a", "b"))
