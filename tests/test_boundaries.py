@@ -104,7 +104,7 @@ def test_only_real_packages_are_packages() -> None:
 def test_no_path_of_one_machine_is_in_a_tracked_file() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode != 0 or not listed.stdout:
-        pytest.skip("not a git checkout, or nothing is tracked yet")
+        pytest.skip(f"git ls-files lists nothing: {listed.stderr.strip() or 'no file is tracked'}")
     machine = [f"/{folder}/" for folder in ("home", "root", "tmp", "work")]
     for name in filter(None, listed.stdout.split("\0")):
         try:

@@ -30,7 +30,7 @@ CANARY = 12345.0
 @pytest.fixture(params=["avx512", "avx2", "baseline"])
 def instruction_set(request):
     if request.param not in cpu_library.instruction_sets():
-        pytest.skip(f"this processor has no {request.param}")
+        pytest.skip(f"this processor lacks what csrc/kernels.cpp asks of one for {request.param}")
     cpu_library.use_instruction_set(request.param)
     yield request.param
     cpu_library.use_instruction_set(cpu_library.instruction_sets()[0])

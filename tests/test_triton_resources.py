@@ -53,7 +53,7 @@ def test_compiled_again_they_need_the_same(tmp_path):
     try:
         installed = version("triton")
     except PackageNotFoundError:
-        pytest.skip("no package triton is installed, whose version is that of the record")
+        pytest.skip("needs the installed package triton: its compiler is what is tested")
     environment = {key: v for key, v in os.environ.items() if not key.startswith("TRITON")}
     script = [sys.executable, "-W", "error", ROOT / "benchmarks" / "triton_resources.py"]
     done = subprocess.run(

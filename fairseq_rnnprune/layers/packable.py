@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ from .packing import DTYPES, check_choice, describe, reason_before_packing, reso
 logger = logging.getLogger(__name__)
 
 
-class Packable(nn.Module):
+class Packable(nn.Module, ABC):
     """What prunable layers share: dense parameters and, once packed, a copy of them that runs.
 
     Parameters and state dict are the same before and after packing. The copy does not follow a
@@ -34,13 +35,13 @@ class Packable(nn.Module):
     _gates = 1
     _recurrent = False
 
+    @abstractmethod
     def _weights(self) -> list[Tensor]:
         """Every weight [M, K] that the packed copy holds."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _packed_copy(self, dtype: torch.dtype) -> nn.Module:
         """The layer with its weights packed as `dtype`."""
-        raise NotImplementedError
 
     def pack(self, choice: str | None = None, name: str = "") -> None:
         """Packs the layer for inference or leaves it dense, and logs which of both and why.

@@ -43,14 +43,20 @@ def check_saved(
 def warn_of_other_choice(state: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
     """Warns where `Pruner.choice`, by which blocks are chosen, differs from that of the state.
 
-    Unlike what `check_saved` refuses this can be meant. A checkpoint from before there was a
-    fisher_power has no entry: magnitudes alone counted.
+    Unlike what `check_saved` refuses this can be meant. An older state does not say what it was;
+    for long nothing but magnitudes counted.
     """
-    before = state.get("choice", {"fisher_power": 0.0})
-    for name, ours in choice.items():
-        if before.get(name, ours) != ours:
+    if "choice" not in state:
+        if power := choice["fisher_power"]:
+            logger.warning(
+                "the checkpoint does not say by what its masks were chosen, from here on "
+                f"--prune-fisher-power {power} counts; if it was magnitude, give 0"
+            )
+        return
+    for name, before in state["choice"].items():
+        if before != choice[name]:
             option = f"--prune-{name.replace('_', '-')}"
             logger.warning(
-                f"masks were made with {option} {before[name]} so far, from here on {ours} counts; "
-                f"to go on as before give {option} {before[name]}"
+                f"masks were made with {option} {before} so far, from here on {choice[name]} "
+                f"counts; to go on as before give {option} {before}"
             )
