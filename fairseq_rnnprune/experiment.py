@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import os
-import platform
 import re
 import shlex
 import subprocess
@@ -15,17 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
-    "torch",
-    "numpy",
-    "triton",
-    "ve-fairseq",
-    "fairseq",
-    "hydra-core",
-    "omegaconf",
-    "sentencepiece",
-    "sacrebleu",
-)
+from .provenance import environment
 
 
 def fairseq(command: str, *arguments: object, log: Path | None = None) -> str:
@@ -125,61 +113,6 @@ def training_rows(log: Path) -> list[dict[str, Any]]:
 def training_seconds(log: Path) -> float:
     """Seconds of all updates, validation left out; fairseq's `wall` is 0 after a resume."""
     return sum(float(row["train_wall"]) for row in training_rows(log))
-
-
-def environment() -> dict[str, Any]:
-    """Where and with what a figure is measured: commit, machine, versions."""
-    return {"commit": commit(), "machine": machine(), "versions": versions()}
-
-
-def commit() -> str:
-    """The checkout's commit, marked if the code differs from it; `unknown` outside of one."""
-    root = Path(__file__).resolve().parent.parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        # The package may be installed in an environment that lies in another project's repository.
-        git("ls-files", "--error-unmatch", str(Path(__file__)))
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "fairseq_rnnprune")
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def machine() -> dict[str, Any]:
-    """Processor, number of cores and threads used, and the GPU if torch finds one."""
-    import torch
-
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text())
-        model = names[0] if names else model
-    found = {"processor": model, "cores": os.cpu_count(), "threads": threads_in(os.environ)}
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
-
-
-def threads_in(variables: Mapping[str, str]) -> int | None:
-    """Threads that OpenMP's variable asks for, at the outermost level; without it, all cores."""
-    outermost = variables.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(outermost) if outermost.isdecimal() else os.cpu_count()
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a figure, of those installed."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def save_result(

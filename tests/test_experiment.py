@@ -1,13 +1,11 @@
 """Running commands and keeping their figures; the tables that are made of them."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from fairseq_rnnprune import experiment
 
@@ -43,30 +41,6 @@ def test_rows_of_a_log_that_was_resumed(tmp_path):
     log.write_text("noise\n")
     with pytest.raises(ValueError, match="expected fairseq's JSON log, got no row"):
         experiment.training_rows(log)
-
-
-@pytest.mark.parametrize("said, threads", [("3", 3), ("4,2", 4), ("", None), ("many", None)])
-def test_threads_that_openmp_is_asked_for(said, threads):
-    assert experiment.threads_in({"OMP_NUM_THREADS": said}) == (threads or os.cpu_count())
-
-
-def test_a_package_inside_another_repository_has_no_commit(tmp_path, monkeypatch):
-    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "theirs"]):
-        names = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        subprocess.run(["git", "-C", str(tmp_path), *names, *command], check=True)
-    copy = tmp_path / "venv" / "fairseq_rnnprune" / "experiment.py"
-    copy.parent.mkdir(parents=True)
-    copy.write_bytes(Path(experiment.__file__).read_bytes())
-    monkeypatch.setattr(experiment, "__file__", str(copy))
-    assert experiment.commit() == "unknown"
-
-
-def test_a_result_names_the_gpu_that_torch_finds(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "gpu" not in experiment.machine()
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU of a test")
-    assert experiment.machine()["gpu"] == "GPU of a test"
 
 
 def test_a_result_names_command_seed_commit_machine_and_versions(tmp_path):

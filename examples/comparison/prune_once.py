@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from fairseq import checkpoint_utils, utils
 
-from fairseq_rnnprune.experiment import environment
+from fairseq_rnnprune.provenance import environment
 from fairseq_rnnprune.pruning import TYPES, OneShotSchedule, Pruner, read_tag
 
 ALLOCATIONS = ("uniform", "global")

@@ -17,7 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fairseq_rnnprune.experiment import environment, rnnprune
+from fairseq_rnnprune.experiment import rnnprune
+from fairseq_rnnprune.provenance import environment
 from fairseq_rnnprune.report.trainlog import read_train_log
 from fairseq_rnnprune.sweep.rows import read_rows
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fairseq_rnnprune.display.grid import Grid, count, size
-from fairseq_rnnprune.experiment import environment
+from fairseq_rnnprune.provenance import environment
 from fairseq_rnnprune.sparse.cpu_library import instruction_sets
 
 from .figures import AUTO, CheckpointBench, Figures, Row, Settings

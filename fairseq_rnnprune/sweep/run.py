@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fairseq_rnnprune import experiment
+from fairseq_rnnprune import experiment, provenance
 
 from .figures import found_figures, run_figures
 from .grid import Grid
@@ -55,8 +55,8 @@ def _do(
 
 def facts(environment: Mapping[str, str], jobs: int) -> dict[str, Any]:
     """Where and with what a run is measured that has this environment, beside so many others."""
-    found = experiment.environment()
-    threads = experiment.threads_in(environment)
+    found = provenance.environment()
+    threads = provenance.threads_in(environment)
     return found | {"machine": found["machine"] | {"threads": threads, "jobs": jobs}}
 
 
