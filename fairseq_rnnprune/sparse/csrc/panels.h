@@ -16,24 +16,30 @@ enum { SUM_REGISTERS = LANES == 16 ? 16 : 8 };
 // Two columns at a time, one in each half of the lanes.
 static INLINE void add_bfloat_columns(V (&sum)[1][1], const uint16_t *w, const uint16_t *columns,
                                       int n, const float *x) {
-    V even[2] = {}, odd[2] = {};
-    int k = 0;
+    constexpr int U = 4;
+    V even[U] = {}, odd[U] = {};
     const auto add = [&](int i, VI pair, V factors) {
         // The compiler would load the pair twice, and loads are what takes time here.
         asm("" : "+v"(pair));
         even[i] += (V)(pair << 16) * factors;
         odd[i] += (V)(pair & ~0xffff) * factors;
     };
-    const auto factors = [&](int k) {
-        const __m256 low = _mm256_set1_ps(x[columns[k]]);
-        const __m256 high = _mm256_set1_ps(x[columns[k + 1]]);
-        return (V)_mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+    const auto pair = [&](int u) { return load_int32((const int32_t *)w + u * LANES); };
+    const auto factors = [&](uint16_t low, uint16_t high) {
+        const __m512 both = _mm512_set1_ps(x[low]);
+        return (V)_mm512_mask_broadcastss_ps(both, 0xff00, _mm_load_ss(x + high));
     };
-    for (; k + 4 <= n; k += 4, w += 64) {
-        add(0, load_int32((const int32_t *)w), factors(k));
-        add(1, load_int32((const int32_t *)w + 16), factors(k + 2));
+    int k = 0;
+    for (; k + 2 * U <= n; k += 2 * U, w += 32 * U) {
+        // Their numbers are read by fours, for the same reason.
+        uint64_t fours[U / 2];
+        __builtin_memcpy(fours, columns + k, sizeof(fours));
+        for (int u = 0; u < U; u++) {
+            const uint64_t two = fours[u / 2] >> 32 * (u % 2);
+            add(u, pair(u), factors((uint16_t)two, (uint16_t)(two >> 16)));
+        }
     }
-    for (; k + 2 <= n; k += 2, w += 32) add(0, load_int32((const int32_t *)w), factors(k));
+    for (; k + 2 <= n; k += 2, w += 32) add(0, pair(0), factors(columns[k], columns[k + 1]));
     if (k < n) {
         const __m256i last = _mm256_loadu_si256((const __m256i *)w);
         add(0, (VI)_mm512_zextsi256_si512(last), (V)_mm512_set1_ps(x[columns[k]]));
@@ -42,8 +48,8 @@ static INLINE void add_bfloat_columns(V (&sum)[1][1], const uint16_t *w, const u
         return _mm256_add_ps(_mm512_castps512_ps256((__m512)v),
                              _mm512_extractf32x8_ps((__m512)v, 1));
     };
-    const __m512 even_rows = _mm512_castps256_ps512(halves(even[0] + even[1]));
-    const __m512 odd_rows = _mm512_castps256_ps512(halves(odd[0] + odd[1]));
+    const __m512 even_rows = _mm512_castps256_ps512(halves((even[0] + even[1]) + (even[2] + even[3])));
+    const __m512 odd_rows = _mm512_castps256_ps512(halves((odd[0] + odd[1]) + (odd[2] + odd[3])));
     const __m512i order = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     sum[0][0] = (V)_mm512_permutex2var_ps(even_rows, order, odd_rows);
 }
