@@ -100,7 +100,8 @@ def training_rows(log: Path) -> list[dict[str, Any]]:
     Of an epoch that was interrupted and summed up twice, the last one.
     """
     rows, text = [], log.read_text(encoding="utf-8", errors="replace")
-    for row in re.findall(r"\| train \| (\{.*)", text):
+    # Of fairseq-train, and of fairseq-hydra-train.
+    for row in re.findall(r"(?:\| train \||\[train\]\[INFO\] -) (\{.*)", text):
         # A killed training may leave part of a row, to which the next one adds its first line.
         with contextlib.suppress(ValueError):
             rows.append(json.loads(row))

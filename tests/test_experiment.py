@@ -38,6 +38,10 @@ def test_rows_of_a_log_that_was_resumed(tmp_path):
     torn = row.format(3, 6, 9)[:50] + "2026 | INFO | train | {'seed': 1}\n"
     log.write_bytes(log.read_bytes() + torn.encode() + b"\xff\n" + row.format(3, 5, 2).encode())
     assert [float(r["ppl"]) for r in experiment.training_rows(log)] == [9, 7, 5]
+    # Hydra's log of fairseq-hydra-train.
+    hydra = row.format(1, 8, 4).replace("x | INFO | train | ", "[2026][train][INFO] - ")
+    log.write_text(hydra.replace("[train]", "[train_inner]") + hydra)
+    assert [float(r["ppl"]) for r in experiment.training_rows(log)] == [8]
     log.write_text("noise\n")
     with pytest.raises(ValueError, match="expected fairseq's JSON log, got no row"):
         experiment.training_rows(log)

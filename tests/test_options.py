@@ -45,6 +45,11 @@ def test_defaults_are_the_heuristics_of_table_1():
         # Targets by gate or by type cannot be shared out.
         ({"prune_sparsity": "0.9/0.9/0.8"}, 0.25, "uniform"),
         ({"prune_sparsity": "recurrent=0.9,input=0.8"}, 0.25, "uniform"),
+        # Each type asks for its own, even if they are equal.
+        ({"prune_sparsity": "recurrent=0.9,input=0.9"}, 0.25, "uniform"),
+        # The score of a block says nothing about that of a single weight.
+        ({"prune_block_shape": "recurrent=4,4,input=1,1"}, 0.25, "uniform"),
+        ({"prune_block_shape": "recurrent=4,4,input=4x4"}, 0.25, "global"),
         ({"prune_allocation": "lamp"}, 0.25, "lamp"),
         ({"prune_fisher_power": 0.5, "prune_allocation": "uniform"}, 0.5, "uniform"),
         # By magnitude, matrices keep to themselves.
@@ -58,8 +63,9 @@ def test_defaults_are_the_heuristics_of_table_1():
     ],
 )
 def test_gradients_count_and_matrices_share_a_target_where_they_can(given, power, allocation):
-    schedules = build_schedules(config(**given), ["recurrent", "input"], EPOCHS)
-    assert worth(config(**given), list(schedules.values())) == (power, allocation)
+    types = ["recurrent", "input"]
+    schedules = build_schedules(config(**given), types, EPOCHS)
+    assert worth(config(**given), types, list(schedules.values())) == (power, allocation)
 
 
 def test_updates_epochs_and_per_cent():

@@ -1,6 +1,7 @@
 """The pruner follows Algorithm 1 on plain tensors, with a torch optimizer where one matters."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -303,6 +304,26 @@ def test_gradients_count_only_with_an_optimizer_that_keeps_their_squares():
     # At once, not at update 100.
     with pytest.raises(ValueError, match="of w for a fisher_power of 0.5, .* without; optimise"):
         pruner.step(optimizer.state)
+
+
+def test_a_weight_without_a_gradient_so_far_is_worth_nothing():
+    weights = [torch.nn.Parameter(torch.randn(4, 4)) for _ in range(2)]
+    adam = torch.optim.Adam(weights, lr=0.1)
+    schedule = OneShotSchedule(1, 0.5)
+    tagged = [(replace(RECURRENT, name=name), w) for name, w in zip("ab", weights, strict=True)]
+    pruner = Pruner(
+        tagged,
+        {"recurrent": schedule},
+        {"recurrent": (1, 1)},
+        allocation="global",
+        fisher_power=0.5,
+    )
+    for _ in range(2):
+        # The other one is a cluster of an adaptive softmax, of which no batch has had a word.
+        weights[0].grad = torch.randn(4, 4)
+        adam.step()
+        pruner.step(adam.state)
+    assert [int(w.count_nonzero()) for w in weights] == [16, 0]
 
 
 @pytest.mark.parametrize("block_shape", [(1, 1), (2, 2)])

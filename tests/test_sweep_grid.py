@@ -93,6 +93,20 @@ def test_without_yaml_it_says_so(capsys, tmp_path, monkeypatch):
     assert status == 2 and "expected PyYAML, got none installed; pip install PyYAML" in err
 
 
+def test_values_with_commas_are_chosen(capsys, tmp_path):
+    blocks = GRID.replace("seed: [1]\n", 'seed: [1]\n  block: ["1,1", "4,4", "16,1"]\n')
+    write_grid(tmp_path, blocks.replace("{more}", "--block {block}"))
+
+    def chosen(*texts):
+        only = [word for text in texts for word in ("--only", f"block={text}")]
+        status, out, err = sweep(capsys, tmp_path, "--dry-run", *only)
+        return err if status else set(re.findall(r"--block (\S+)", out))
+
+    assert chosen("4,4") == {"4,4"}
+    assert chosen("4,4", "16,1") == {"4,4", "16,1"}
+    assert "expected block among 1,1, 4,4, 16,1, got '8'" in chosen("8,8")
+
+
 def test_braces_of_other_things_stay(capsys, tmp_path):
     write_grid(tmp_path, GRID.replace("{more}", "\\\"{'packed': '{sparsity}'}\\\" {}"))
     _, out, _ = sweep(capsys, tmp_path, "--dry-run", "--only", "sparsity=0.9")

@@ -88,9 +88,13 @@ def test_update_freq_counts_an_update_once(data, tmp_path):
     assert state["last_optimizer_state"]["rnnprune"]["updates"] == 10
 
 
-@pytest.mark.parametrize("more", [("2", "--skip-remainder-batch"), ("2",), ("1,2",)])
+SKIP = "--skip-remainder-batch"
+
+
+@pytest.mark.parametrize("more", [("2", SKIP), ("1", SKIP), ("5", SKIP), ("2",), ("1,2",)])
 def test_one_shot_meets_the_last_update_of_epochs(data, tmp_path, more):
-    # Two epochs of 15 batches, so that one is left over by twos.
+    # Two epochs of 15 batches, so that one is left over by twos; to skip the rest, fairseq always
+    # leaves out the last batch, and by fives four more.
     epochs = ("--max-update", "0", "--max-epoch", "2", "--update-freq", *more)
     one_shot = ("--optimizer", "pruned", "--prune-schedule", "one-shot", "--prune-sparsity", "0.8")
     state = run_train(data, tmp_path, *one_shot, *MAGNITUDE, *epochs)
@@ -127,6 +131,23 @@ def test_options_of_the_inner_optimizer_arrive(data, tmp_path):
     assert none["last_optimizer_state"]["param_groups"][0]["momentum"] == 0
     momentum = run_train(data, tmp_path / "nag", *PRUNED, "--prune-inner", "nag")
     assert momentum["last_optimizer_state"]["param_groups"][0]["momentum"] == 0.99
+
+
+@pytest.mark.parametrize(
+    "inner, option, value",
+    [
+        ("sgd", "momentum", 0.9),
+        ("sgd", "weight_decay", 0.25),
+        ("adafactor", "decay_rate", -0.5),
+        ("adadelta", "rho", 0.95),
+        ("adagrad", "weight_decay", 0.25),
+        ("adamax", "eps", 1e-5),
+    ],
+)
+def test_options_of_optimizers_without_a_dataclass_arrive(data, tmp_path, inner, option, value):
+    given = {"rho": "adadelta-rho", "eps": "adamax-eps"}.get(option, option.replace("_", "-"))
+    state = run_train(data, tmp_path, *PRUNED, "--prune-inner", inner, f"--{given}={value}")
+    assert state["last_optimizer_state"]["param_groups"][0][option] == value
 
 
 @pytest.mark.parametrize("power", ["0", "0.25"])

@@ -55,7 +55,8 @@ def build_inner(cfg: DictConfig, params: Iterable[Any]) -> FairseqOptimizer:
     shared = {"lr": cfg.lr, "tpu": cfg.tpu}
     dataclass = OPTIMIZER_DATACLASS_REGISTRY.get(name)
     if dataclass is None:
-        return OPTIMIZER_REGISTRY[name](argparse.Namespace(**options, **shared, **given), params)
+        all_options = argparse.Namespace(**{**options, **shared, **given})
+        return OPTIMIZER_REGISTRY[name](all_options, params)
     inner = OmegaConf.structured(dataclass())
     return OPTIMIZER_REGISTRY[name](
         OmegaConf.merge(inner, given, {k: v for k, v in shared.items() if k in inner}), params

@@ -115,8 +115,8 @@ class PruningOptions(FairseqDataclass):
         metadata={
             "help": "which matrix gives how much of the sparsity: uniform, each its target; "
             "global, the lowest scores of all (arXiv 1606.09274); lamp, the lowest relative to "
-            "what is left of their matrix (arXiv 2010.07611); auto: global where gradients count "
-            "and there is one target for all, else uniform (default: auto)"
+            "what is left of their matrix (arXiv 2010.07611); auto: global where gradients count, "
+            "one target is given for all, and blocks have one shape, else uniform (default: auto)"
         },
     )
     prune_keep_diagonal: bool = field(

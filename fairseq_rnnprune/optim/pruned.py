@@ -89,7 +89,8 @@ class PrunedOptimizer(FairseqOptimizer):
         self._epochs = {"epoch_lengths": list(epoch_lengths), "epochs_before": epochs_before}
         cfg = without_epochs(self.cfg, epochs_before)
         schedules = build_schedules(cfg, self._types, epoch_lengths)
-        power, allocation = worth(cfg, [schedules[tag.type] for tag, _ in self._weights])
+        of_weights = [schedules[tag.type] for tag, _ in self._weights]
+        power, allocation = worth(cfg, self._types, of_weights)
         self._pruner = Pruner(
             self._weights,
             schedules,

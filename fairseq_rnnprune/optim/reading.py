@@ -71,11 +71,12 @@ def build_schedules(
     return {t: OneShotSchedule(update, s) for t, s in final().items()}
 
 
-def worth(cfg: Any, schedules: Sequence[Schedule]) -> tuple[float, str]:
+def worth(cfg: Any, types: list[str], schedules: Sequence[Schedule]) -> tuple[float, str]:
     """--prune-fisher-power and --prune-allocation, or what loses least where it can be.
 
-    Gradients count unless something else says what is worth less; where they do, and there is one
-    target for all, matrices share it out (examples/comparison).
+    Gradients count unless something else says what is worth less; where they do, matrices share out
+    a target that is given once for all (examples/comparison), if they have blocks of one shape: the
+    scores of others say nothing about each other.
     """
     power, allocation = cfg.prune_fisher_power, str(cfg.prune_allocation)
     if power is None:
@@ -83,7 +84,9 @@ def worth(cfg: Any, schedules: Sequence[Schedule]) -> tuple[float, str]:
         has_ramp = any(isinstance(s, RAMPS) for s in schedules)
         power = 0.25 if cfg.prune_inner == "adam" and is_free and not has_ramp else 0.0
     if allocation == "auto":
-        allocation = "global" if power and has_one_target(schedules) else "uniform"
+        is_shared = "=" not in str(cfg.prune_sparsity) and has_one_target(schedules)
+        is_comparable = len(set(block_shapes(cfg, types).values())) == 1
+        allocation = "global" if power and is_shared and is_comparable else "uniform"
     return power, allocation
 
 

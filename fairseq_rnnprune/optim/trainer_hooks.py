@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from fairseq.data.iterators import EpochBatchIterator
 from fairseq.optim.fp16_optimizer import FP16Optimizer
 from fairseq.trainer import Trainer
 
@@ -31,8 +32,7 @@ def _tell_epoch_lengths(original: Callable) -> Callable:
         optimizer = getattr(self.optimizer, "fp32_optimizer", self.optimizer)
         if isinstance(optimizer, PrunedOptimizer):
             options = self.cfg.optimization
-            updates = math.floor if options.skip_remainder_batch else math.ceil
-            lengths = [updates(len(iterator) / n) for n in options.update_freq]
+            lengths = _updates_of_an_epoch(self.cfg, iterator)
             # Epochs before this one were another optimizer's, or this one has started already.
             optimizer.start(lengths[min(epoch, len(lengths)) - 1 :], epochs_before=epoch - 1)
             # fairseq asks for one epoch more than it trains.
@@ -41,6 +41,18 @@ def _tell_epoch_lengths(original: Callable) -> Callable:
         return iterator
 
     return get_train_iterator
+
+
+def _updates_of_an_epoch(cfg: Any, iterator: EpochBatchIterator) -> list[int]:
+    """As many as fairseq makes of these batches, for every value of --update-freq."""
+    batches, updates = len(iterator), math.ceil
+    if cfg.dataset.grouped_shuffling:
+        # Batches are shuffled in groups, one for each process; what fills no group is left out.
+        batches = len(iterator.frozen_batches) // iterator.num_shards
+    if cfg.optimization.skip_remainder_batch:
+        # fairseq leaves out the last batch, whole or not, and then updates that are not whole.
+        batches, updates = batches - 1, math.floor
+    return [updates(batches / n) for n in cfg.optimization.update_freq]
 
 
 def _refuse_what_loses_masks(original: Callable) -> Callable:

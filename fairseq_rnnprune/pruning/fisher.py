@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .masked_weight import MaskedWeight
@@ -38,8 +39,13 @@ def fisher_factors(
 ) -> dict[str, Tensor]:
     """v ** power [M, K] of every weight by its name; ValueError if the optimizer keeps no v."""
     factors = {}
+    keeps_moments = any(_SECOND_MOMENT in state for state in optimizer_state.values())
     for w in weights:
-        moment = optimizer_state.get(w.weight, {}).get(_SECOND_MOMENT)
+        state = optimizer_state.get(w.weight, {})
+        moment = state.get(_SECOND_MOMENT)
+        if not state and keeps_moments:
+            # No gradient so far: of an adaptive softmax, a cluster none of whose words have come.
+            moment = torch.zeros_like(w.weight)
         if moment is None or moment.shape != w.weight.shape:
             raise ValueError(
                 f"Pruner: expected the mean squares of the gradients of {w.name} for a "

@@ -12,7 +12,7 @@ from pathlib import Path
 import fairseq_rnnprune
 
 from .grid import Grid, Value
-from .rows import SEED, Choices, Row, is_chosen, is_value
+from .rows import SEED, Choices, Row, is_chosen, is_value, parts
 from .template import Command, Place, is_path, make_command
 
 
@@ -143,9 +143,11 @@ def _select(runs: list[Run], only: Choices) -> list[Run]:
         if not values:
             raise ValueError(f"--only: expected one of {', '.join(runs[0].axes)}, got {axis}")
         for text in texts:
-            if not any(is_value(value, text) for value in values):
+            whole, *single = parts(text)
+            unknown = [p for p in single if not any(is_value(value, p) for value in values)]
+            if unknown and not any(is_value(value, whole) for value in values):
                 known = ", ".join(map(str, values))
-                raise ValueError(f"--only: expected {axis} among {known}, got {text!r}")
+                raise ValueError(f"--only: expected {axis} among {known}, got {unknown[0]!r}")
     return [run for run in runs if is_chosen(run.axes, only)]
 
 

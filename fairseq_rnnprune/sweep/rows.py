@@ -89,7 +89,7 @@ def number(value: Any) -> float | None:
 def is_chosen(row: Mapping[str, Any], choices: Choices) -> bool:
     """True if every column that is named in the choices has one of the values there."""
     return all(
-        name in row and any(is_value(row[name], text) for text in texts)
+        name in row and any(is_value(row[name], part) for text in texts for part in parts(text))
         for name, texts in choices.items()
     )
 
@@ -99,14 +99,19 @@ def is_value(value: Any, text: str) -> bool:
     return str(value) == text or (number(text) is not None and number(value) == number(text))
 
 
+def parts(text: str) -> list[str]:
+    """What VALUE,VALUE may mean: one value with a comma in it, such as 4,4, or any of them."""
+    return [text, *text.split(",")]
+
+
 def parse_choices(option: str, texts: Iterable[str]) -> Choices:
-    """Reads NAME=VALUE,VALUE of a repeatable option."""
+    """Reads NAME=VALUE,VALUE of a repeatable option; the values are not taken apart (`parts`)."""
     choices: Choices = {}
     for text in texts:
         name, equals, values = text.partition("=")
         if not name or not equals:
             raise ValueError(f"{option}: expected NAME=VALUE,VALUE, got {text!r}")
-        choices.setdefault(name, []).extend(values.split(","))
+        choices.setdefault(name, []).append(values)
     return choices
 
 
