@@ -53,6 +53,8 @@ def make_damaged(folder: Path) -> dict[str, Path]:
         "ends the stream": folder / "cut.ogg",
         "finite samples, got nan": folder / "nan.wav",
         "finite samples, got inf": folder / "inf.wav",
+        # Finite, but its energy is not.
+        "finite samples, got 3e+20": folder / "3e20.wav",
         "written to a pipe": folder / "pipe.flac",
     }
     (folder / "folder.wav").mkdir(exist_ok=True)
@@ -64,7 +66,7 @@ def make_damaged(folder: Path) -> dict[str, Path]:
         soundfile.write(path, audio, RATE)
         data = path.read_bytes()
         path.write_bytes(data[: 40000 if kind == "wav" else len(data) * 3 // 4])
-    for value in ("nan", "inf"):
+    for value in ("nan", "inf", "3e20"):
         broken = audio.copy()
         broken[16000] = float(value)
         soundfile.write(folder / f"{value}.wav", broken, RATE, subtype="FLOAT")

@@ -63,6 +63,8 @@ def test_same_as_torch(layers, bidirectional, batch_first, bias):
     sparse = SparseGRU.from_dense(gru, (2, 3))
     assert_same(sparse(x, h_0), exact(gru, x, h_0))
     assert_same(sparse(x), exact(gru, x))
+    # By torch's names.
+    assert_same(sparse(input=x, hx=h_0), exact(gru, x, h_0))
 
 
 @pytest.mark.parametrize("backend", ["torch_csr", "reference"])

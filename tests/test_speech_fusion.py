@@ -228,7 +228,7 @@ def test_kenlm_gets_the_units_of_the_task(monkeypatch):
     assert language_model.arguments == (Path("words.arpa"), "|")
 
 
-@pytest.mark.parametrize("option", ["sampling", "score_reference", "print_step"])
+@pytest.mark.parametrize("option", ["sampling", "constraints", "score_reference", "print_step"])
 def test_options_without_meaning_are_refused(monkeypatch, option):
     with pytest.raises(ValueError, match=f"--{option.replace('_', '-')}: expected options of a m"):
         build_generator(monkeypatch, {option: True})

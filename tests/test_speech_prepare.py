@@ -113,7 +113,7 @@ def test_a_corpus_with_nothing_to_learn_from_is_refused(corpus, tmp_path):
         corpus / "train.tsv", [(p, 1, "", "GO") for p in make_damaged(tmp_path / "b").values()]
     )
     for policy in ("refuse", "skip"):
-        with pytest.raises(ValueError, match="got 11 of 11 that are not; mend or remove them\n"):
+        with pytest.raises(ValueError, match="got 12 of 12 that are not; mend or remove them\n"):
             prepare(corpus, "--bad-utterances", policy, "--units", "sentencepiece")
 
 

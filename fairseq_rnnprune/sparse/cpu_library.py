@@ -76,6 +76,8 @@ def prepare(W: BlockSparseMatrix) -> Prepared:
     """The struct of a matrix, made and checked at its first use and cached in W."""
     prepared = W.cache.get("cpu")
     if prepared is None:
+        # A wrong RNNPRUNE_THREADS is told at once, not by the first matrix that is large.
+        threads()
         W.validate()
         offsets = _offsets(W) if quantises_activations(W) else None
         arrays = (W.values, W.columns, W.pointers, W.scales, offsets, W.diagonal)

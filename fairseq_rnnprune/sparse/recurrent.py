@@ -37,23 +37,23 @@ class SparseRecurrent(nn.Module):
         return [direction for directions in self.layers for direction in directions]
 
     def forward(
-        self, x: Tensor, h_0: Tensor | None = None, lengths: Tensor | None = None
+        self, input: Tensor, hx: Tensor | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """x [T, B, I] to the outputs [T, B, directions * H] of the last layer, and h_n.
+        """input [T, B, I] to the outputs [T, B, directions * H] of the last layer, and h_n.
 
-        [B, T, ...] if batch_first; x may have no B. T is at least 1. The states before and after,
-        h_0 (None: zeros) and h_n, are [layers * directions, B, H]. With lengths [B], the valid
-        steps of each sequence, x is padded: so is the output, with zeros, and h_n is the state
+        [B, T, ...] if batch_first; it may have no B. T is at least 1. The states before and after,
+        hx (None: zeros) and h_n, are [layers * directions, B, H]. With lengths [B], the valid
+        steps of each sequence, input is padded: so is the output, with zeros, and h_n is the state
         after the last valid step, as torch has it for a PackedSequence.
         """
-        self._check_input(x)
-        dtype, batched = x.dtype, x.dim() == 3
-        x = x.float()
+        self._check_input(input)
+        dtype, batched = input.dtype, input.dim() == 3
+        x = input.float()
         if not batched:
             x = x.unsqueeze(1)
         elif self.batch_first:
             x = x.transpose(0, 1)
-        h_0 = self._first_states(x, h_0, batched)
+        h_0 = self._first_states(x, hx, batched)
         if lengths is None:
             out, h_n = self._whole(x, h_0)
         else:

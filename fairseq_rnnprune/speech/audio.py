@@ -55,10 +55,18 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
     audio = np.concatenate(blocks)
     if len(audio) < expected:
         raise _bad(path, f"cut off: expected {expected} samples, got {len(audio)}")
-    if not np.isfinite(audio).all():
-        where = int(np.argmin(np.isfinite(audio)))
-        raise _bad(path, f"expected finite samples, got {audio[where]} at {where / rate:.2f} s")
+    good = is_sound(audio)
+    if not good.all():
+        where = int(np.argmin(good))
+        raise _bad(
+            path, f"expected sound in finite samples, got {audio[where]:g} at {where / rate:.2f} s"
+        )
     return resample(audio, rate, sample_rate)
+
+
+def is_sound(audio: np.ndarray) -> np.ndarray:
+    """Bool [N]: False for NaN, inf and what would overflow in the features; full scale is 1."""
+    return np.abs(audio) < 1e9
 
 
 def resample(audio: np.ndarray, rate: float, new_rate: float) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 
 from fairseq_rnnprune.speech import require
 
-from .audio import AudioError, open_audio
+from .audio import AudioError, is_sound, open_audio
 from .config import SpeechConfig
 from .features import SHIFT_MS, FeatureStream, normalize
 
@@ -85,8 +85,10 @@ def read_chunks(path: Path, sample_rate: int, milliseconds: float) -> Iterator[n
             except RuntimeError as error:
                 reason = getattr(error, "error_string", error)
                 raise _bad(path, f"cut off or damaged: got {taken} samples: {reason}") from error
-            if not np.isfinite(audio).all():
-                raise _bad(path, f"expected finite samples, got others after {taken / rate:.2f} s")
+            if not is_sound(audio).all():
+                raise _bad(
+                    path, f"expected sound in finite samples, got others after {taken / rate:.2f} s"
+                )
             taken += len(audio)
             is_last = len(audio) < size
             if resampler is not None:
@@ -110,6 +112,8 @@ def _read_raw(sample_rate: int, milliseconds: float) -> Iterator[np.ndarray]:
 
 def _read(size: int) -> bytes:
     """So many bytes of standard input, fewer at its end; Ctrl-C is how many a recording ends."""
+    if sys.stdin is None:
+        raise AudioError(f"{STDIN}: expected audio, got a closed standard input")
     try:
         # read, unlike read1, waits for a whole chunk.
         return sys.stdin.buffer.read(size)

@@ -204,7 +204,13 @@ class SpeechTask(FairseqTask):
         ValueError for --kenlm together with --lm-path, for a language model over other symbols, and
         for options that mean nothing here.
         """
-        for option in ("sampling", "score_reference", "print_step", "retain_iter_history"):
+        for option in (
+            "sampling",
+            "constraints",
+            "score_reference",
+            "print_step",
+            "retain_iter_history",
+        ):
             if getattr(args, option, False):
                 raise ValueError(
                     f"--{option.replace('_', '-')}: expected options of a model trained with CTC, "
