@@ -56,3 +56,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from fairseq_runs import make_data
 
     return make_data(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="session")
+def pruned(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """Return the folder and last checkpoint of ten pruned updates; *_5.pt holds the first five."""
+    from fairseq_runs import PRUNED, run_train
+
+    folder = tmp_path_factory.mktemp("pruned")
+    return folder, run_train(data, folder, *PRUNED)

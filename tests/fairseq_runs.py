@@ -24,6 +24,13 @@ PRUNED = (
     *("--optimizer", "pruned", "--prune-start", "1", "--prune-end", "9", "--prune-freq", "2"),
     *("--prune-sparsity", "0.8"),
 )
+# Pruned at the last update that the training is expected to make.
+ONE_SHOT = (
+    *MAGNITUDE,
+    *("--optimizer", "pruned", "--prune-schedule", "one-shot", "--prune-sparsity", "0.8"),
+)
+# What these prune of MODEL.
+WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "output_projection.weight")
 
 
 def make_data(folder: Path, lines: int = 120) -> Path:
@@ -86,3 +93,25 @@ def run_generate(data: Path, checkpoint: Path, *more: str) -> None:
 
 def load(path: Path) -> dict:
     return torch.load(path, weights_only=True)
+
+
+def prunable(state: dict) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint that PRUNED prunes, by name."""
+    return {n: w for n, w in state["model"].items() if n.endswith(WEIGHTS)}
+
+
+def masks(state: dict) -> dict[str, torch.Tensor]:
+    """The block masks of a checkpoint."""
+    return state["last_optimizer_state"]["rnnprune"]["masks"]
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    """Bit for bit."""
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+def sparsity(tensor: torch.Tensor) -> float:
+    """Fraction of zeros."""
+    return float((tensor == 0).float().mean())

@@ -7,6 +7,7 @@ import pytest
 from fairseq_rnnprune.sparse import cpu
 
 needs_kernels = pytest.mark.skipif(
-    bool(cpu.unavailable_reasons()), reason="the native kernels were not compiled"
+    bool(cpu.unavailable_reasons()),
+    reason="needs the native kernels: `make test` compiles them where there is g++ or clang++",
 )
-needs_triton = pytest.mark.skipif(not find_spec("triton"), reason="triton is not installed")
+needs_triton = pytest.mark.skipif(not find_spec("triton"), reason="pip install triton")

@@ -128,6 +128,12 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"rnnprune {__version__}\n"
 
 
+def test_a_closed_standard_output_is_no_error(capsys, monkeypatch, dense):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["report", str(dense), "--json"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 PROBE = """
 import sys
 from fairseq_rnnprune.cli import main

@@ -261,6 +261,9 @@ def test_threads_asked_for(monkeypatch):
         monkeypatch.setenv("RNNPRUNE_THREADS", asked)
         with pytest.raises(ValueError, match=f"expected .* a number up to 1024, got '{asked}'"):
             _ = large.threads
+        # A matrix that would get one thread anyway tells, too.
+        with pytest.raises(ValueError, match=f"expected .* a number up to 1024, got '{asked}'"):
+            cpu.matmul(BlockSparseMatrix.from_dense(torch.ones(4, 4), (4, 4)), torch.ones(1, 4))
     monkeypatch.delenv("RNNPRUNE_THREADS")
     cpu_library._threads_asked_for.cache_clear()
 

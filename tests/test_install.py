@@ -122,7 +122,7 @@ def test_installed_package_is_whole(installed: Path, root: Path) -> None:
     assert (installed / "bin" / "rnnprune").exists()
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler, g++")
 def test_kernels_are_compiled_at_installation(installed: Path) -> None:
     code = (
         "from fairseq_rnnprune.sparse import cpu_library; print(cpu_library.instruction_sets()[-1])"

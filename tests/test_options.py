@@ -65,7 +65,9 @@ def test_defaults_are_the_heuristics_of_table_1():
 def test_gradients_count_and_matrices_share_a_target_where_they_can(given, power, allocation):
     types = ["recurrent", "input"]
     schedules = build_schedules(config(**given), types, EPOCHS)
-    assert worth(config(**given), types, list(schedules.values())) == (power, allocation)
+    shapes = block_shapes(config(**given), types)
+    found = worth(config(**given), list(schedules.values()), list(shapes.values()))
+    assert found == (power, allocation)
 
 
 def test_updates_epochs_and_per_cent():

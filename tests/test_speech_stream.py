@@ -87,6 +87,12 @@ def test_standard_input_is_a_stream(run, data, streaming_model, monkeypatch, cap
     assert "expected samples of 2 bytes" in caplog.text
 
 
+def test_a_closed_standard_input_is_told(run, streaming_model, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    status, _, err = run(streaming_model, "-", "--stream")
+    assert status == 2 and "expected audio, got a closed standard input" in err
+
+
 def test_ctrl_c_ends_a_recording_and_its_text_stays(run, data, streaming_model, monkeypatch):
     path = data / "flac" / "test2.flac"
     samples, _ = soundfile.read(path, dtype="int16")

@@ -4,7 +4,7 @@ import logging
 from types import SimpleNamespace
 
 import pytest
-from fairseq_runs import MAGNITUDE, PRUNED, make_data, run_train
+from fairseq_runs import MAGNITUDE, PRUNED, make_data, prunable, run_train, sparsity
 from torch import nn
 
 from fairseq_rnnprune.optim import trainer_hooks
@@ -37,12 +37,7 @@ def restore(folder):
 
 
 def sparsities(state):
-    pruned = (
-        w
-        for n, w in state["model"].items()
-        if ".gru.weight" in n or n.endswith("output_projection.weight")
-    )
-    return [float((w == 0).float().mean()) for w in pruned]
+    return [sparsity(w) for w in prunable(state).values()]
 
 
 @pytest.mark.parametrize("schedule", ["cubic", "hard", "one-shot", "ramp"])
@@ -81,6 +76,11 @@ def test_a_training_that_ends_before_its_masks_are_final_is_told(data, tmp_path,
     assert max(sparsities(state)) < 0.1
     assert "updates with recurrent weights that are 0.0 % sparse, not as asked by" in caplog.text
     assert "give --max-update" in caplog.text
+
+
+def test_masks_that_come_too_late_are_told(data, tmp_path, caplog):
+    run_train(data, tmp_path, *PRUNED, "--prune-end", "30")
+    assert "masks are final after 30 updates, but the training ends after 10" in caplog.text
 
 
 @pytest.mark.parametrize("schedule", ["cubic", "one-shot"])

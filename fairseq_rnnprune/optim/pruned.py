@@ -89,12 +89,13 @@ class PrunedOptimizer(FairseqOptimizer):
         self._epochs = {"epoch_lengths": list(epoch_lengths), "epochs_before": epochs_before}
         cfg = without_epochs(self.cfg, epochs_before)
         schedules = build_schedules(cfg, self._types, epoch_lengths)
-        of_weights = [schedules[tag.type] for tag, _ in self._weights]
-        power, allocation = worth(cfg, self._types, of_weights)
+        shapes = block_shapes(cfg, self._types)
+        types = [tag.type for tag, _ in self._weights]
+        power, allocation = worth(cfg, [schedules[t] for t in types], [shapes[t] for t in types])
         self._pruner = Pruner(
             self._weights,
             schedules,
-            block_shapes(self.cfg, self._types),
+            shapes,
             # fairseq's enums cannot be pickled, and what it chooses by is saved.
             str(self.cfg.prune_score),
             self.cfg.prune_max_sparsity,

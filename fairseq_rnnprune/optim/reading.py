@@ -71,9 +71,12 @@ def build_schedules(
     return {t: OneShotSchedule(update, s) for t, s in final().items()}
 
 
-def worth(cfg: Any, types: list[str], schedules: Sequence[Schedule]) -> tuple[float, str]:
+def worth(
+    cfg: Any, schedules: Sequence[Schedule], shapes: Sequence[tuple[int, int]]
+) -> tuple[float, str]:
     """--prune-fisher-power and --prune-allocation, or what loses least where it can be.
 
+    Of weights with these schedules and block shapes.
     Gradients count unless something else says what is worth less; where they do, matrices share out
     a target that is given once for all (examples/comparison), if they have blocks of one shape: the
     scores of others say nothing about each other.
@@ -85,8 +88,8 @@ def worth(cfg: Any, types: list[str], schedules: Sequence[Schedule]) -> tuple[fl
         power = 0.25 if cfg.prune_inner == "adam" and is_free and not has_ramp else 0.0
     if allocation == "auto":
         is_shared = "=" not in str(cfg.prune_sparsity) and has_one_target(schedules)
-        is_comparable = len(set(block_shapes(cfg, types).values())) == 1
-        allocation = "global" if power and is_shared and is_comparable else "uniform"
+        is_global = power and is_shared and len(set(shapes)) == 1
+        allocation = "global" if is_global else "uniform"
     return power, allocation
 
 

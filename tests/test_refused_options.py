@@ -1,0 +1,64 @@
+"""Options of `--optimizer pruned` that cannot be meant so are refused at the start."""
+
+import pytest
+from fairseq_runs import PRUNED, run_train
+
+BAD = [
+    (["--prune-start", "-5"], "--prune-start: expected updates"),
+    (["--prune-start", "8", "--prune-end", "4"], "0 <= start < end, got start=8, end=4"),
+    (["--prune-start", "soon"], "--prune-start: expected updates .* got 'soon'"),
+    (["--prune-schedule", "ramp", "--prune-score", "random"], "got random; take max, mean or l2"),
+    (["--prune-schedule", "ramp", "--prune-fisher-power", "0.5"], "of 0 with a ramp, .* got 0.5"),
+    (["--prune-score", "random", "--prune-fisher-power", "1"], "of 0 with random scores, got 1"),
+    (["--prune-fisher-power", "-1"], r"a fisher_power in \[0, 1\], got -1"),
+    (
+        ["--prune-inner", "nag", "--prune-fisher-power", "0.5"],
+        "without; optimise with adam",
+    ),
+    (["--prune-allocation", "lamp", "--prune-schedule", "ramp"], "with lamp allocation, got Quant"),
+    (["--prune-allocation", "global", "--prune-sparsity", "0.9/0.9/0.8"], "give a .* single spars"),
+    (["--prune-min-sparsity", "0.96"], r"min_sparsity in \[0, max_sparsity = 0.95\], got 0.96"),
+    (["--prune-penalty-strength", "0"], "--prune-penalty-strength: expected more than 0, got 0"),
+    (["--prune-sparsity", "0.9/0.8"], "expected 3 sparsities, one per gate of"),
+    (["--prune-sparsity", "0.9/0.9/0.8"], "expected 1 sparsities, one per gate of .*projection"),
+    (["--prune-types", "input", "--prune-keep-diagonal"], "expected recurrent weights, whose diag"),
+    (["--prune-schedule", "ramp", "--prune-q", "0"], "expected q > 0, got 0"),
+    (["--prune-schedule", "ramp", "--prune-q", "-1"], "expected q > 0, got -1"),
+    (["--prune-schedule", "ramp", "--prune-q", "much"], "--prune-q: expected VALUE or TYPE=VALUE"),
+    (["--prune-sparsity", "1.0"], r"expected final in \[0, 1\), got 1.0"),
+    (["--prune-sparsity", "-0.1"], r"expected final in \[0, 1\), got -0.1"),
+    (["--prune-sparsity", "recurrent=0.9"], "a value for each of recurrent,input,linear"),
+    (["--prune-max-sparsity", "1"], "max_sparsity in"),
+    (["--prune-block-shape", "64,1"], "got 64 x 1; choose a smaller block"),
+    (["--prune-block-shape", "4"], "--prune-block-shape: expected VALUE or TYPE=VALUE"),
+    (["--prune-types", "recurrent,gates"], "--prune-types: expected some of .*'recurrent,gates'"),
+    (["--prune-types", ""], "--prune-types: expected some of"),
+    (["--prune-freq", "100"], "a mask update between start=1 and end=9, got none with freq=100"),
+    (["--prune-freq", "0"], "freq >= 1, got 0"),
+    (["--prune-inner", "pruned"], "--prune-inner: expected one of .*adam"),
+    (["--fp16"], "add --fp16-no-flatten-grads"),
+    (["--memory-efficient-fp16"], "expected weights in fp32, got --memory-efficient-fp16"),
+    (["--amp"], "expected checkpoints with the optimizer's masks, got --amp"),
+    (["--use-bmuf"], "expected the updates of one optimizer, got --use-bmuf"),
+    (["--arch", "lstm_lm"], "expected weights of type .* got a model with none"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD, ids=lambda v: " ".join(v)[:40])
+def test_bad_input_is_refused_at_start(data, tmp_path, options, message):
+    early = ("--save-interval-updates", "1")
+    with pytest.raises(ValueError, match=message):
+        run_train(data, tmp_path, *PRUNED, *early, *options)
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_resuming_with_pruned_diagonals_is_refused(data, pruned, tmp_path):
+    restore = ("--restore-file", str(pruned[0] / "checkpoint_last.pt"), "--max-update", "20")
+    with pytest.raises(ValueError, match="use --prune-keep-diagonal as before"):
+        run_train(data, tmp_path, *PRUNED, "--prune-keep-diagonal", *restore)
+
+
+def test_resuming_under_another_block_shape_is_refused(data, pruned, tmp_path):
+    restore = ("--restore-file", str(pruned[0] / "checkpoint_last.pt"), "--max-update", "20")
+    with pytest.raises(ValueError, match=r"block shape \(1, 1\) for input .* got \(2, 2\)"):
+        run_train(data, tmp_path, *PRUNED, "--prune-block-shape", "2,2", *restore)
