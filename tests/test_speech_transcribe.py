@@ -1,6 +1,7 @@
 """`rnnprune transcribe` as a user meets it, on models that fairseq-train wrote."""
 
 import argparse
+import errno
 import json
 import os
 import re
@@ -167,6 +168,40 @@ def test_a_name_that_is_not_utf_8_ends_nothing(run, data, model, tmp_path, monke
     assert (status, err) == (0, "")
     names = [*lines_of((tmp_path / "out").read_text("utf-8"))]
     assert names == [f"{folder}/caf\ufffd.flac", f"{folder}/z.flac"]
+
+
+def test_links_are_followed_once_and_what_cannot_be_read_is_named(run, data, model, tmp_path):
+    folder = tmp_path / "audio"
+    (folder / "a").mkdir(parents=True)
+    shutil.copy(data / "flac" / "test0.flac", folder / "a" / "0.flac")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(data / "flac" / "test1.flac", elsewhere / "1.flac")
+    (folder / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    (elsewhere / "same").symlink_to(folder / "a")
+    (folder / "same").symlink_to(folder / "a")
+    (folder / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    status, out, err = run(model, folder)
+    assert status == 2 and f"{folder}/gone.wav: expected an audio file, got No such file" in err
+    assert [*lines_of(out)] == [f"{folder}/a/0.flac", f"{folder}/linked/1.flac"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(run, data, model, tmp_path, monkeypatch):
+    folder = tmp_path / "audio"
+    (folder / "closed").mkdir(parents=True)
+    shutil.copy(data / "flac" / "test0.flac", folder / "0.flac")
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    status, out, err = run(model, folder)
+    assert status == 2 and [*lines_of(out)] == [f"{folder}/0.flac"]
+    assert f"{folder}/closed: expected a folder that can be read, got Permission denied" in err
 
 
 def test_recordings_are_decoded_in_batches(run, data, model, monkeypatch):

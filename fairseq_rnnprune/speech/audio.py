@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from fairseq_rnnprune.speech import require
 
 from .containers import unread
+from .mpeg import read_with_length
 
 # libsndfile's length of a FLAC file that was written to a pipe is far above this; it cannot find
 # the end of such a file.
@@ -87,13 +90,15 @@ def open_audio(path: Path):
     try:
         if os.path.isdir(path):
             raise _bad(path, "expected an audio file, got a folder")
-        if not os.stat(path).st_size:
+        info = os.stat(path)
+        if not stat.S_ISREG(info.st_mode):
+            raise _bad(path, "expected an audio file, got a pipe or a device; write it to a file")
+        if not info.st_size:
             raise _bad(path, "expected an audio file, got an empty one")
         reason = unread(path)
         if reason is not None:
             raise _bad(path, reason)
-        # soundfile cannot encode a name that is not UTF-8.
-        file = soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else os.fspath(path))
+        file = soundfile.SoundFile(_source(path))
     except OSError as error:
         raise _bad(path, f"expected an audio file, got {error.strerror}") from error
     except RuntimeError as error:
@@ -109,6 +114,18 @@ def open_audio(path: Path):
     if file.frames:
         raise _bad(path, "expected a file that says how long it is, got one written to a pipe")
     raise _bad(path, "expected audio, got 0 samples")
+
+
+def _source(path: Path) -> io.BytesIO | bytes | str:
+    """What soundfile opens."""
+    try:
+        data = read_with_length(path)
+    except ValueError as error:
+        raise _bad(path, str(error)) from error
+    if data is not None:
+        return io.BytesIO(data)
+    # soundfile cannot encode a name that is not UTF-8.
+    return os.fsencode(path) if os.name == "posix" else os.fspath(path)
 
 
 def _reason(error: RuntimeError) -> str:

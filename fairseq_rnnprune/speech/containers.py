@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from pathlib import Path
@@ -21,9 +22,9 @@ _W64_RIFF, _W64_DATA = (
 def unread(path: Path) -> str | None:
     """Why libsndfile would read a part only; None if nothing says so.
 
-    A WAV (RF64, W64), AIFF, AU or Ogg file that must have been longer once, or Ogg streams one
-    after another. FLAC and MP3 need no such check when they are cut off: they hold fewer samples
-    than their head announces.
+    A WAV (RF64, W64), AIFF, AU, CAF, NIST SPHERE or Ogg file that must have been longer once, or
+    Ogg streams one after another. FLAC needs no such check: it holds fewer samples than its head
+    announces. For MP3 see `mpeg`.
     """
     size = os.stat(path).st_size
     with open(path, "rb") as file:
@@ -40,6 +41,10 @@ def unread(path: Path) -> str | None:
         elif head[:4] == b".snd" and len(head) == 12:
             start, length = struct.unpack(">2I", head[4:])
             end = 0 if length == _ELSEWHERE else start + length
+        elif head[:4] == b"caff":
+            end = _caf_end(file)
+        elif head[:8] == b"NIST_1A\n":
+            end = _nist_end(file)
         return f"cut off: expected {end} bytes, got {size}" if end > size else None
 
 
@@ -71,6 +76,35 @@ def _w64_end(file: BinaryIO) -> int:
         # Chunks begin at multiples of 8.
         file.seek(-24 + length + -length % 8, os.SEEK_CUR)
     return 0
+
+
+def _caf_end(file: BinaryIO) -> int:
+    """As `_wav_end`."""
+    file.seek(8)
+    while len(chunk := file.read(12)) == 12:
+        name, length = struct.unpack(">4sq", chunk)
+        # -1: to the end of the file.
+        if length < 0:
+            break
+        if name == b"data":
+            return file.tell() + length
+        file.seek(length, os.SEEK_CUR)
+    return 0
+
+
+def _nist_end(file: BinaryIO) -> int:
+    """As `_wav_end`; the head is lines of a name, a type and a value."""
+    file.seek(0)
+    lines = file.read(1024).split(b"\n")
+    fields = {words[0]: words[2] for words in map(bytes.split, lines) if len(words) == 3}
+    sizes = (b"sample_count", b"channel_count", b"sample_n_bytes")
+    if b"shorten" in fields.get(b"sample_coding", b""):
+        # Compressed, which libsndfile does not read.
+        return 0
+    try:
+        return int(lines[1]) + math.prod(int(fields[name]) for name in sizes)
+    except (KeyError, IndexError, ValueError):
+        return 0
 
 
 def _ogg(file: BinaryIO, size: int) -> str | None:

@@ -10,7 +10,7 @@ import os
 import shutil
 import statistics
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_CHUNK_MS = 60_000
 SUFFIXES = (
     *(".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus"),
-    *(".rf64", ".w64", ".wav"),
+    *(".rf64", ".sph", ".w64", ".wav"),
 )
 
 
@@ -216,11 +216,29 @@ def _find_audio(paths: Iterable[Path]) -> Iterator[Path | ValueError]:
         if not path.is_dir():
             yield path
             continue
-        files = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        found = sorted(files)
+        closed: list[OSError] = []
+        found = sorted(_recordings(path, closed.append))
         yield from found
-        if not found:
+        for error in closed:
+            yield ValueError(
+                f"{error.filename}: expected a folder that can be read, got {error.strerror}"
+            )
+        if not found and not closed:
             yield ValueError(f"{path}: expected recordings ({' '.join(SUFFIXES)}), got none")
+
+
+def _recordings(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
+    """Every recording once, by its name; links are followed, and one that is broken is named."""
+    seen = {os.path.realpath(folder)}
+    for root, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
+        # A link may lead back, or where another path has led.
+        targets = {
+            os.path.realpath(os.path.join(root, name)): name
+            for name in sorted(folders, reverse=True)
+        }
+        folders[:] = [name for target, name in targets.items() if target not in seen]
+        seen.update(targets)
+        yield from (Path(root, name) for name in files if Path(name).suffix.lower() in SUFFIXES)
 
 
 def _show(text: str) -> None:
