@@ -82,6 +82,8 @@ RUNS = {
     "relu-90-lr-0.005": f"{RELU} {CUBIC} --lr 0.005 --dropout 0.05 --prune-sparsity 0.9",
     "relu-90-fisher": f"{RELU} {CUBIC} {FISHER} --prune-sparsity 0.9",
     "relu-blocks-90-fisher": f"{RELU} {CUBIC} {FISHER} --prune-sparsity 0.9 {BLOCKS}",
+    # As wide, and trained for as long, as the sparse ones below.
+    "relu-dense-long": f"{RELU_640} {DENSE}",
     "relu-wide-90": f"{RELU} --hidden-size 1024 {CUBIC} --prune-sparsity 0.9",
     # Twice the epochs, and at most an eighth of the parameters of its dense self.
     "relu-91-long": f"{RELU_640} {CUBIC} {MILD} --prune-sparsity 0.91 --prune-allocation lamp",
