@@ -59,6 +59,7 @@ def run_export(args: argparse.Namespace) -> None:
             f"export: expected a checkpoint with the options of its model, got {args.checkpoint}, "
             "which has weights only; name a file that fairseq-train wrote"
         )
+    checkpoint.check_finite()
     write_packed_file(output, state, checkpoint.model, getattr(torch, VALUES[args.values]))
     dense = {tensor_identity(t): 4 * t.numel() for t in checkpoint.model.values()}
     rows = [

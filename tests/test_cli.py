@@ -50,6 +50,22 @@ def test_report_options(capsys, sparse):
     assert read["block_shape"] == {"input": [4, 2]}
 
 
+@pytest.mark.parametrize("command", [["report"], ["calibrate"], ["bench"], ["export"]])
+def test_a_model_that_diverged_is_named(capsys, dense, tmp_path, command):
+    state = torch.load(dense)
+    state["model"]["gru.bias_ih_l0"][0] = torch.inf
+    state["model"]["gru.weight_ih_l0"][0, 0] = torch.nan
+    torch.save(state | {"cfg": {"model": {"_name": "rnnprune_gru_lm"}}}, dense)
+    more = [tmp_path / "out.safetensors"] if command == ["export"] else []
+    status, out, err = run(capsys, *command, dense, *more)
+    assert (status, out) == (2, "")
+    assert err.splitlines()[-1] == (
+        f"rnnprune: error: {dense}: expected finite weights, got NaN or inf in gru.weight_ih_l0 "
+        "and 1 more; the training diverged, take an earlier checkpoint"
+    )
+    assert not any(path.exists() for path in more)
+
+
 def test_report_draws_the_log_that_is_named(capsys, dense, sparse, tmp_path):
     log = sparse.parent / "train.log"
     status, out, _ = run(capsys, "report", dense, "--plot", tmp_path, "--log", log)

@@ -18,11 +18,14 @@ import matplotlib.pyplot as plt  # noqa: E402
 FOLDER = Path(__file__).resolve().parent
 # The start of a run's name, its label and colour (Okabe and Ito); the first that fits counts.
 KINDS = (
+    ("relu-blocks", "clipped-ReLU RNN in blocks of 4 x 4", "#E69F00"),
     ("relu", "clipped-ReLU RNN", "#D55E00"),
     ("streaming", "streaming GRU", "#009E73"),
     ("blocks", "GRU in blocks of 4 x 4", "#CC79A7"),
     ("", "GRU", "#0072B2"),
 )
+# In points: of labels one above the other, and how near points are whose names might touch.
+LINE, NEAR = 9, 70
 
 
 def main() -> None:
@@ -33,7 +36,7 @@ def main() -> None:
     results = [json.loads(path.read_text()) for path in sorted(args.results.glob("*-s*.json"))]
     if not results:
         raise SystemExit(f"plot: expected results in {args.results}, got none")
-    figure, axes = plt.subplots(figsize=(7, 4.5))
+    figure, axes = plt.subplots(figsize=(8, 6))
     drawn = set()
     for result in results:
         figures = result["figures"]
@@ -48,8 +51,6 @@ def main() -> None:
             label=None if kind in drawn else kind[1],
         )
         drawn.add(kind)
-        at = (figures["kept_parameters"], figures["test_cer"])
-        axes.annotate(result["name"], at, (6, 4), textcoords="offset points", fontsize=7)
     axes.set_xscale("log")
     axes.margins(x=0.2, y=0.1)
     # Labels of every power and half power would lie on one another.
@@ -60,8 +61,27 @@ def main() -> None:
     axes.set_ylabel("test CER, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
+    label(axes, results)
     figure.savefig(args.out, dpi=110, bbox_inches="tight", metadata={"Software": None})
     print(args.out)
+
+
+def label(axes, results: list[dict]) -> None:
+    """Names each point beside it, or higher where a lower one of about its size has its name."""
+    pixels_per_point = axes.figure.dpi / 72
+    placed: list[tuple[float, float]] = []
+    for result in sorted(results, key=lambda result: result["figures"]["test_cer"]):
+        at = (result["figures"]["kept_parameters"], result["figures"]["test_cer"])
+        x, y = axes.transData.transform(at) / pixels_per_point
+        below = [other for other_x, other in placed if abs(x - other_x) < NEAR]
+        height = max([y - 3, *(other + LINE for other in below)])
+        placed.append((x, height))
+        axes.annotate(
+            *(result["name"], at, (8, height - y)),
+            textcoords="offset points",
+            fontsize=7,
+            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "grey", "shrinkA": 0},
+        )
 
 
 if __name__ == "__main__":

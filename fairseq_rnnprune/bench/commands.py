@@ -90,6 +90,8 @@ def _bench(paths: list[Path], settings: Settings) -> list[CheckpointBench]:
 
     # A mistake in the last name should not cost the measurement of the first.
     checkpoints = [read_checkpoint(path) for path in paths]
+    for checkpoint in checkpoints:
+        checkpoint.check_finite()
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:

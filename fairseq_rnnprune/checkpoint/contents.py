@@ -36,6 +36,16 @@ class Checkpoint:
         """An option of the configuration, such as ("optimization", "max_epoch"), or None."""
         return _dict(self.config.get(group), self.config).get(name)
 
+    def check_finite(self) -> None:
+        """Raises ValueError if a tensor of the model has a NaN or inf."""
+        bad = [n for n, t in self.model.items() if t.is_floating_point() and not _is_finite(t)]
+        if bad:
+            raise ValueError(
+                f"{self.path}: expected finite weights, got NaN or inf in {bad[0]}"
+                f"{f' and {len(bad) - 1} more' if len(bad) > 1 else ''}; the training diverged, "
+                "take an earlier checkpoint"
+            )
+
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Reads a fairseq checkpoint, a file of `rnnprune export` or a plain state dict of tensors.
@@ -76,6 +86,11 @@ def checkpoint_of(loaded: Any, path: Path) -> Checkpoint:
         optimizer_state=_dict(loaded.get("last_optimizer_state")) or exported or None,
         training_seconds=seconds if isinstance(seconds, float) else None,
     )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # A part at a time, for isfinite makes copies.
+    return all(bool(part.isfinite().all()) for part in tensor.flatten().split(1 << 20))
 
 
 def _tensors(values: Mapping[Any, Any]) -> dict[str, Tensor]:

@@ -75,6 +75,7 @@ def run_calibrate(args: argparse.Namespace) -> None:
         _calibrate_without_model(args, parse_types(args.types) or default)
         return
     checkpoint = read_checkpoint(args.checkpoint)
+    checkpoint.check_finite()
     types = parse_types(args.types) or present_types(checkpoint, default)
     result = calibrate(
         checkpoint,

@@ -40,13 +40,14 @@ def gather(
 ) -> Findings:
     """Reads checkpoints one after the other; of the first, its masks are kept for the overlaps.
 
-    ValueError if one cannot be read or a dictionary fits none of their matrices.
+    ValueError if one cannot be read or has diverged, or a dictionary fits none of their matrices.
     """
     given = [read_dictionary(path) for path in dictionaries]
     found = Findings([], [], [], {})
     first = None
     for path, label in zip(paths, short_labels(paths), strict=True):
         checkpoint = read_checkpoint(path)
+        checkpoint.check_finite()
         found.reports.append(report_checkpoint(checkpoint, types, block_shapes, label))
         symbols = given or find_dictionaries(checkpoint)
         found.survivors.append(find_survivors(checkpoint, types, label, symbols))
