@@ -2,6 +2,9 @@
 
 import ctypes
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -23,6 +26,20 @@ from fairseq_rnnprune.sparse.blocks import diagonals
 from fairseq_rnnprune.sparse.cpu_library import quantises_activations
 
 pytestmark = needs_kernels
+FORKS = """
+import os, signal, torch
+from fairseq_rnnprune.sparse import BlockSparseMatrix, matmul
+
+W = BlockSparseMatrix.from_dense(torch.randn(512, 512), (16, 1))
+x = torch.randn(1, 512)
+expected = matmul(W, x, backend="cpu")
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    print(torch.equal(matmul(W, x, backend="cpu"), expected), flush=True)
+    os._exit(0)
+raise SystemExit(os.waitpid(child, 0)[1])
+"""
 DTYPES = list(cpu.DTYPES)
 CANARY = 12345.0
 
@@ -266,6 +283,18 @@ def test_threads_asked_for(monkeypatch):
             cpu.matmul(BlockSparseMatrix.from_dense(torch.ones(4, 4), (4, 4)), torch.ones(1, 4))
     monkeypatch.delenv("RNNPRUNE_THREADS")
     cpu_library._threads_asked_for.cache_clear()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_forked_process_runs_on_one_thread(tmp_path):
+    # A process of its own: the test's may have threads of other libraries.
+    script = tmp_path / "fork.py"
+    script.write_text(FORKS)
+    environment = os.environ | {"RNNPRUNE_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
 def test_what_it_does_not_run():

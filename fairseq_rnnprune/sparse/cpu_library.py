@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 THREADS_VARIABLE = "RNNPRUNE_THREADS"
 PARALLEL_BYTES = 400_000
 MAX_THREADS = 1024
+_PROCESS = os.getpid()
 # Block shapes with kernels, dtypes and recurrent cells, with their numbers in csrc/kernels.h.
 BLOCK_SHAPES = ((16, 1), (4, 4), (8, 4), (16, 4), (8, 8))
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
@@ -115,8 +116,10 @@ def address(array: Tensor | None) -> int | None:
 
 
 def threads() -> int:
-    """torch's number of threads, or that in the environment."""
-    return _threads_asked_for() or torch.get_num_threads()
+    """torch's number of threads, or that in the environment; 1 in a process that was forked."""
+    wanted = _threads_asked_for() or torch.get_num_threads()
+    # OpenMP would wait there for threads that the fork has not copied.
+    return wanted if os.getpid() == _PROCESS else 1
 
 
 def instruction_sets() -> list[str]:
