@@ -7,24 +7,22 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .recordings import find_recordings
 
 if TYPE_CHECKING:
     from .transcript import Transcript
 
 # torch and fairseq are imported when the subcommand runs: --help answers at once.
 
-# What soundfile reads and people have.
 MAX_CHUNK_MS = 60_000
-SUFFIXES = (
-    *(".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus"),
-    *(".rf64", ".sph", ".w64", ".wav"),
-)
 
 
 def add_transcribe(subcommands: argparse._SubParsersAction) -> None:
@@ -148,7 +146,7 @@ def _transcribe(args: argparse.Namespace) -> None:
     )
     # One recording that is named needs no name in the output.
     is_single = len(args.audio) == 1 and not args.audio[0].is_dir()
-    paths = _find_audio(args.audio)
+    paths = find_recordings(args.audio)
     if args.stream:
         show = _show if sys.stdout.isatty() and not args.json else None
         found = transcribe_streams(paths, speech, generator, args.chunk_ms or 100.0, show)
@@ -181,8 +179,8 @@ def _print(transcript: Transcript, is_single: bool, args: argparse.Namespace) ->
         }
         print(json.dumps(line | report), flush=True)
         return
-    # A name that is not UTF-8 must not end the command.
-    path = os.fsencode(transcript.path).decode(errors="replace")
+    # A name that is not UTF-8 must not end the command, nor one with a newline make two lines.
+    path = re.sub(r"[\0-\x1f]", "\ufffd", os.fsencode(transcript.path).decode(errors="replace"))
     print(transcript.text if is_single else f"{path}\t{transcript.text}", flush=True)
     if report:
         latency = report["latency_ms"]
@@ -208,37 +206,6 @@ def _latency(transcript: Transcript) -> dict[str, Any]:
             "waiting": transcript.waiting_ms,
         },
     }
-
-
-def _find_audio(paths: Iterable[Path]) -> Iterator[Path | ValueError]:
-    """Files as they are; what is a recording by its name in folders, sorted."""
-    for path in paths:
-        if not path.is_dir():
-            yield path
-            continue
-        closed: list[OSError] = []
-        found = sorted(_recordings(path, closed.append))
-        yield from found
-        for error in closed:
-            yield ValueError(
-                f"{error.filename}: expected a folder that can be read, got {error.strerror}"
-            )
-        if not found and not closed:
-            yield ValueError(f"{path}: expected recordings ({' '.join(SUFFIXES)}), got none")
-
-
-def _recordings(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
-    """Every recording once, by its name; links are followed, and one that is broken is named."""
-    seen = {os.path.realpath(folder)}
-    for root, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
-        # A link may lead back, or where another path has led.
-        targets = {
-            os.path.realpath(os.path.join(root, name)): name
-            for name in sorted(folders, reverse=True)
-        }
-        folders[:] = [name for target, name in targets.items() if target not in seen]
-        seen.update(targets)
-        yield from (Path(root, name) for name in files if Path(name).suffix.lower() in SUFFIXES)
 
 
 def _show(text: str) -> None:
