@@ -73,6 +73,8 @@ class PrunedOptimizer(FairseqOptimizer):
         if missing:
             logger.info("no %s weights in this model: nothing of that type is pruned", missing)
         self._pruner: Pruner | None = None
+        # Whether the best loss that fairseq remembers is of a model that is pruned no further.
+        self.best_has_final_masks = False
         self._epochs: dict[str, Any] = {}
         self._inner = build_inner(cfg, params)
         self._optimizer = self._inner.optimizer
@@ -171,6 +173,7 @@ class PrunedOptimizer(FairseqOptimizer):
         # The lengths of epochs as the run began: a schedule in epochs must not move on resuming.
         self.start(pruning["epoch_lengths"], pruning.get("epochs_before", 0))
         self._pruner.load_state_dict(pruning)
+        self.best_has_final_masks = self._pruner.is_final()
         warn_on_resuming(self._pruner)
 
     def _shrink(self) -> None:
@@ -191,3 +194,9 @@ class PrunedOptimizer(FairseqOptimizer):
             sparsity, threshold = pruner.sparsity(type_), pruner.thresholds[type_]
             metrics.log_scalar(f"sparsity_{type_}", sparsity, 0, priority, 4)
             metrics.log_scalar(f"threshold_{type_}", threshold, 0, priority + 1, 6)
+
+
+def pruned_optimizer(optimizer: FairseqOptimizer) -> PrunedOptimizer | None:
+    """The pruned optimizer that this is or, in half precision, holds; None for others."""
+    optimizer = getattr(optimizer, "fp32_optimizer", optimizer)
+    return optimizer if isinstance(optimizer, PrunedOptimizer) else None

@@ -13,7 +13,8 @@ from fairseq.trainer import Trainer
 from fairseq_rnnprune.compat.wrap import wrap_once
 from fairseq_rnnprune.pruning import remove_tags
 
-from .pruned import STATE, PrunedOptimizer
+from . import best_checkpoint
+from .pruned import STATE, PrunedOptimizer, pruned_optimizer
 from .targets import warn_at_the_end
 
 
@@ -29,8 +30,8 @@ def _tell_epoch_lengths(original: Callable) -> Callable:
 
     def get_train_iterator(self: Trainer, epoch: int, *args: Any, **kwargs: Any) -> Any:
         iterator = original(self, epoch, *args, **kwargs)
-        optimizer = getattr(self.optimizer, "fp32_optimizer", self.optimizer)
-        if isinstance(optimizer, PrunedOptimizer):
+        optimizer = pruned_optimizer(self.optimizer)
+        if optimizer is not None:
             options = self.cfg.optimization
             lengths = _updates_of_an_epoch(self.cfg, iterator)
             # Epochs before this one were another optimizer's, or this one has started already.
@@ -62,6 +63,8 @@ def _refuse_what_loses_masks(original: Callable) -> Callable:
         name = getattr(self.cfg.optimizer, "_name", None)
         if name == "pruned":
             _check(self.cfg)
+            # Whatever trains has been imported by now.
+            best_checkpoint.install()
         elif name == "composite":
             # It takes tags for options of parameters, and wants those of a group to be equal.
             remove_tags(self.model)

@@ -100,9 +100,10 @@ class Pruner:
         weights = self.weights if type is None else self.of_type(type)
         return 1 - sum(w.kept for w in weights) / sum(w.weight.numel() for w in weights)
 
-    def is_final(self, type: str) -> bool:
-        """Tells whether the masks of a type will not change any more."""
-        return self.updates >= self.schedules[type].end
+    def is_final(self, type: str | None = None) -> bool:
+        """Tells whether the masks of a type, or of all, will not change any more."""
+        types = self.types if type is None else (type,)
+        return all(self.updates >= self.schedules[t].end for t in types)
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
@@ -193,7 +194,7 @@ class Pruner:
         """Restores `state_dict()`; ValueError if it belongs to other weights or block shapes."""
         check_saved(state, self.weights, self._keeps_diagonal)
         self.updates = state["updates"]
-        if not all(map(self.is_final, self.types)):
+        if not self.is_final():
             warn_of_other_choice(state, self.choice)
         self.thresholds = {t: state["thresholds"][t] for t in self.types}
         self._capped = set(state["capped"])

@@ -1,0 +1,49 @@
+"""The best checkpoint is one of those whose masks are final, and early stopping waits for them.
+
+A model that is still dense is nearly always better than what it is pruned to.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+from fairseq import checkpoint_utils
+from fairseq.trainer import Trainer
+
+from fairseq_rnnprune.compat.wrap import wrap_once
+
+from .pruned import pruned_optimizer
+from .targets import warn_at_the_end
+
+# `python -m fairseq_cli.train` runs fairseq-train under another name.
+_MODULES = ("fairseq_cli.train", "__main__")
+_FUNCTION = "validate_and_save"
+
+
+def install() -> None:
+    """Wraps a function of fairseq-train, if that runs; a second call changes nothing."""
+    for module in map(sys.modules.get, _MODULES):
+        if hasattr(module, _FUNCTION):
+            wrap_once(module, _FUNCTION, partial(_compare_final_masks, module))
+
+
+def _compare_final_masks(module: ModuleType, original: Callable) -> Callable:
+    def validate_and_save(cfg: Any, trainer: Trainer, *args: Any, **kwargs: Any) -> Any:
+        optimizer = pruned_optimizer(trainer.optimizer)
+        if optimizer is None:
+            return original(cfg, trainer, *args, **kwargs)
+        if not optimizer.best_has_final_masks:
+            # fairseq keeps the best loss so far as attributes of functions.
+            for function in (checkpoint_utils.save_checkpoint, module.should_stop_early):
+                vars(function).pop("best", None)
+        losses, should_stop = original(cfg, trainer, *args, **kwargs)
+        optimizer.best_has_final_masks = optimizer.pruner.is_final()
+        if should_stop:
+            warn_at_the_end(optimizer.pruner)
+        return losses, should_stop
+
+    return validate_and_save

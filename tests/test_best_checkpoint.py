@@ -1,0 +1,100 @@
+"""checkpoint_best.pt and early stopping of pruned trainings, by fairseq-train itself."""
+
+import logging
+
+import pytest
+import torch
+from fairseq import checkpoint_utils
+from fairseq_cli import train
+from fairseq_runs import PRUNED, load, prunable, sparsity, train_arguments, train_with
+
+from fairseq_rnnprune.experiment import fairseq
+
+# A validation after every update; masks change after updates 2, 4, 6 and 8 of ten. The learning
+# rate is high enough for the first, dense models to have the least loss.
+VALIDATED = (*PRUNED, "--validate-interval-updates", "1", "--save-interval-updates", "1")
+WORSE = ("--prune-sparsity", "0.95", "--lr", "3", "--prune-inner", "sgd")
+
+
+@pytest.fixture(autouse=True)
+def forget_before():
+    forget_losses()
+
+
+def forget_losses():
+    """fairseq keeps the best loss in its functions, beyond the end of a training."""
+    for function in (checkpoint_utils.save_checkpoint, train.should_stop_early):
+        for name in ("best", "num_runs"):
+            vars(function).pop(name, None)
+
+
+def run(data, folder, *more):
+    arguments = train_arguments(data, folder, *VALIDATED, *more)
+    train_with([a for a in arguments if a != "--disable-validation"])
+
+
+def updates_of(state):
+    return state["optimizer_history"][-1]["num_updates"]
+
+
+def losses(folder):
+    """Of the validation after each update."""
+    states = map(load, folder.glob("checkpoint*[0-9].pt"))
+    return {updates_of(state): state["extra_state"]["val_loss"] for state in states}
+
+
+def best_of(folder):
+    best = load(folder / "checkpoint_best.pt")
+    return updates_of(best), best
+
+
+def test_the_best_is_one_of_those_with_final_masks(data, tmp_path):
+    run(data, tmp_path, *WORSE)
+    found = losses(tmp_path)
+    assert sorted(found) == [*range(1, 11)]
+    assert min(found, key=found.get) < 9, "the test's own premise"
+    updates, best = best_of(tmp_path)
+    assert updates == min((9, 10), key=found.get)
+    assert best["extra_state"]["best"] == found[updates]
+    assert sparsity(torch.cat([w.flatten() for w in prunable(best).values()])) > 0.9
+
+
+@pytest.mark.parametrize("stop", [4, 9])
+def test_so_it_is_after_resuming(data, tmp_path, stop):
+    run(data, tmp_path / "whole", *WORSE)
+    forget_losses()
+    run(data, tmp_path / "half", *WORSE, "--max-update", str(stop))
+    forget_losses()
+    run(data, tmp_path / "half", *WORSE)
+    whole, half = best_of(tmp_path / "whole"), best_of(tmp_path / "half")
+    assert whole[0] == half[0] and whole[1]["extra_state"]["best"] == half[1]["extra_state"]["best"]
+
+
+def test_patience_waits_for_final_masks(data, tmp_path, caplog):
+    more = (*WORSE, "--patience", "1", "--max-update", "30")
+    with caplog.at_level(logging.INFO):
+        run(data, tmp_path, *more)
+    updates = updates_of(load(tmp_path / "checkpoint_last.pt"))
+    assert updates >= 9
+    if updates < 30:
+        assert "early stop since" in caplog.text
+
+
+def test_a_training_that_stops_before_its_masks_are_final_says_so(data, tmp_path, caplog):
+    run(data, tmp_path, "--stop-time-hours", "1e-9")
+    assert "the training ends after 1 updates with recurrent weights that are" in caplog.text
+
+
+def test_dense_trainings_are_as_ever(data, tmp_path):
+    arguments = train_arguments(data, tmp_path, "--optimizer", "sgd", "--lr", "0.1")
+    arguments += ["--validate-interval-updates", "1", "--save-interval-updates", "1"]
+    train_with([a for a in arguments if a != "--disable-validation"])
+    assert best_of(tmp_path)[1]["extra_state"]["best"] == min(losses(tmp_path).values())
+
+
+def test_as_a_module_that_is_run_it_is_the_same(data, tmp_path):
+    arguments = train_arguments(data, tmp_path, *VALIDATED, *WORSE)
+    fairseq(
+        "train", *[a for a in arguments if a != "--disable-validation"], "--user-dir", "user_dir"
+    )
+    assert best_of(tmp_path)[0] in (9, 10)
