@@ -89,6 +89,9 @@ def checkpoint_of(loaded: Any, path: Path) -> Checkpoint:
 
 
 def _is_finite(tensor: Tensor) -> bool:
+    if tensor.layout is not torch.strided or tensor.element_size() < 2:
+        # Other programs' tensors, for which torch has no isfinite.
+        return True
     # A part at a time, for isfinite makes copies.
     return all(bool(part.isfinite().all()) for part in tensor.flatten().split(1 << 20))
 
