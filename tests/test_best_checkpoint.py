@@ -10,14 +10,15 @@ from fairseq_runs import PRUNED, load, prunable, sparsity, train_arguments, trai
 
 from fairseq_rnnprune.experiment import fairseq
 
-# A validation after every update; masks change after updates 2, 4, 6 and 8 of ten. The learning
-# rate is high enough for the first, dense models to have the least loss.
-VALIDATED = (*PRUNED, "--validate-interval-updates", "1", "--save-interval-updates", "1")
-WORSE = ("--prune-sparsity", "0.95", "--lr", "3", "--prune-inner", "sgd")
+# Masks change after updates 2, 4, 6 and 8 of ten. The learning rate is high enough for the first,
+# dense models to have the least loss.
+WORSE = (*PRUNED, "--prune-sparsity", "0.95", "--lr", "3", "--prune-inner", "sgd")
 
 
 @pytest.fixture(autouse=True)
-def forget_before():
+def forgotten():
+    forget_losses()
+    yield
     forget_losses()
 
 
@@ -28,9 +29,15 @@ def forget_losses():
             vars(function).pop(name, None)
 
 
+def validated(data, folder, *more):
+    """Arguments of a training with a validation and a checkpoint after every update."""
+    often = ("--validate-interval-updates", "1", "--save-interval-updates", "1")
+    arguments = train_arguments(data, folder, *often, *more)
+    return [a for a in arguments if a != "--disable-validation"]
+
+
 def run(data, folder, *more):
-    arguments = train_arguments(data, folder, *VALIDATED, *more)
-    train_with([a for a in arguments if a != "--disable-validation"])
+    train_with(validated(data, folder, *more))
 
 
 def updates_of(state):
@@ -59,42 +66,45 @@ def test_the_best_is_one_of_those_with_final_masks(data, tmp_path):
     assert sparsity(torch.cat([w.flatten() for w in prunable(best).values()])) > 0.9
 
 
-@pytest.mark.parametrize("stop", [4, 9])
-def test_so_it_is_after_resuming(data, tmp_path, stop):
+def test_so_it_is_after_resuming(data, tmp_path):
     run(data, tmp_path / "whole", *WORSE)
     forget_losses()
-    run(data, tmp_path / "half", *WORSE, "--max-update", str(stop))
+    # At one of the least losses there are.
+    run(data, tmp_path / "half", *WORSE, "--max-update", "6")
     forget_losses()
     run(data, tmp_path / "half", *WORSE)
     whole, half = best_of(tmp_path / "whole"), best_of(tmp_path / "half")
-    assert whole[0] == half[0] and whole[1]["extra_state"]["best"] == half[1]["extra_state"]["best"]
+    assert whole[0] == half[0]
+    assert whole[1]["extra_state"]["best"] == half[1]["extra_state"]["best"]
+
+
+def test_the_best_with_final_masks_is_remembered_on_resuming(data, tmp_path):
+    run(data, tmp_path, *WORSE)
+    forget_losses()
+    run(data, tmp_path, *WORSE, "--max-update", "12", "--lr", "300")
+    found = losses(tmp_path)
+    assert found[10] < min(found[11], found[12]), "the test's own premise"
+    assert best_of(tmp_path)[0] == 10
 
 
 def test_patience_waits_for_final_masks(data, tmp_path, caplog):
-    more = (*WORSE, "--patience", "1", "--max-update", "30")
     with caplog.at_level(logging.INFO):
-        run(data, tmp_path, *more)
-    updates = updates_of(load(tmp_path / "checkpoint_last.pt"))
-    assert updates >= 9
-    if updates < 30:
-        assert "early stop since" in caplog.text
+        run(data, tmp_path, *WORSE, "--patience", "1", "--max-update", "30")
+    # At the first update after 9 that is not the best one so far.
+    assert 9 < updates_of(load(tmp_path / "checkpoint_last.pt")) < 30
+    assert "early stop since" in caplog.text
 
 
 def test_a_training_that_stops_before_its_masks_are_final_says_so(data, tmp_path, caplog):
-    run(data, tmp_path, "--stop-time-hours", "1e-9")
+    run(data, tmp_path, *PRUNED, "--stop-time-hours", "1e-9")
     assert "the training ends after 1 updates with recurrent weights that are" in caplog.text
 
 
 def test_dense_trainings_are_as_ever(data, tmp_path):
-    arguments = train_arguments(data, tmp_path, "--optimizer", "sgd", "--lr", "0.1")
-    arguments += ["--validate-interval-updates", "1", "--save-interval-updates", "1"]
-    train_with([a for a in arguments if a != "--disable-validation"])
+    run(data, tmp_path, "--optimizer", "sgd", "--lr", "0.1")
     assert best_of(tmp_path)[1]["extra_state"]["best"] == min(losses(tmp_path).values())
 
 
-def test_as_a_module_that_is_run_it_is_the_same(data, tmp_path):
-    arguments = train_arguments(data, tmp_path, *VALIDATED, *WORSE)
-    fairseq(
-        "train", *[a for a in arguments if a != "--disable-validation"], "--user-dir", "user_dir"
-    )
+def test_as_a_module_that_is_run_it_is_the_same(data, root, tmp_path):
+    fairseq("train", *validated(data, tmp_path, *WORSE), "--user-dir", root / "user_dir")
     assert best_of(tmp_path)[0] in (9, 10)

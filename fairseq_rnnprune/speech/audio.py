@@ -88,9 +88,9 @@ def open_audio(path: Path):
     """A soundfile.SoundFile to be read from start to end; AudioError as of `measure_audio`."""
     soundfile = require("soundfile")
     try:
-        if os.path.isdir(path):
-            raise _bad(path, "expected an audio file, got a folder")
         info = os.stat(path)
+        if stat.S_ISDIR(info.st_mode):
+            raise _bad(path, "expected an audio file, got a folder")
         if not stat.S_ISREG(info.st_mode):
             raise _bad(path, "expected an audio file, got a pipe or a device; write it to a file")
         if not info.st_size:
