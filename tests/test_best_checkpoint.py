@@ -72,7 +72,14 @@ def test_so_it_is_after_resuming(data, tmp_path):
     # At one of the least losses there are.
     run(data, tmp_path / "half", *WORSE, "--max-update", "6")
     forget_losses()
-    run(data, tmp_path / "half", *WORSE)
+    # The next validation is of final masks.
+    run(
+        data,
+        tmp_path / "half",
+        *WORSE,
+        *"--validate-interval-updates 9 "
+        "--save-interval-updates 9 --validate-interval 9 --save-interval 9".split(),
+    )
     whole, half = best_of(tmp_path / "whole"), best_of(tmp_path / "half")
     assert whole[0] == half[0]
     assert whole[1]["extra_state"]["best"] == half[1]["extra_state"]["best"]

@@ -30,6 +30,14 @@ def save(path, model=None, epoch=4, batches=0, updates=93, update_freq=1, **more
     return path
 
 
+def test_tensors_of_which_torch_cannot_say_whether_they_are_finite(tmp_path):
+    model = {"eighth": WEIGHT.to(torch.float8_e4m3fn), "coo": WEIGHT.to_sparse(), "out": WEIGHT}
+    read_checkpoint(save(tmp_path / "c.pt", model)).check_finite()
+    bad = {**model, "scale": torch.tensor(torch.nan)}
+    with pytest.raises(ValueError, match="c.pt: expected finite weights, got NaN or inf in scale;"):
+        read_checkpoint(save(tmp_path / "c.pt", bad)).check_finite()
+
+
 def test_all_parts(tmp_path):
     checkpoint = read_checkpoint(save(tmp_path / "c.pt"))
     assert list(checkpoint.model) == ["out.weight"]

@@ -186,6 +186,19 @@ def test_each_type_has_its_own_schedule():
     assert pruner.thresholds == {"recurrent": 5.0, "input": 2.0}
 
 
+def test_all_masks_are_final_when_those_of_every_type_are():
+    weights = {t: torch.arange(1.0, 11.0).view(1, 10) for t in ("recurrent", "input")}
+    schedules = {"recurrent": OneShotSchedule(0, 0.5), "input": OneShotSchedule(3, 0.2)}
+    pruner = Pruner(
+        [(Prunable(t, t), w) for t, w in weights.items()], schedules, dict.fromkeys(weights, (1, 1))
+    )
+    run(pruner, schedules["recurrent"].end)
+    assert pruner.is_final("recurrent")
+    assert not pruner.is_final("input") and not pruner.is_final()
+    run(pruner, schedules["input"].end - pruner.updates)
+    assert pruner.is_final("input") and pruner.is_final()
+
+
 def test_bad_input_is_refused():
     weight = torch.randn(4, 4)
     with pytest.raises(ValueError, match="at least one weight to prune, got none"):

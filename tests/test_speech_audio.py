@@ -121,6 +121,30 @@ def test_a_caf_is_cut_off_where_its_samples_end(tmp_path, part):
         read_audio(path, RATE)
 
 
+def test_heads_that_tell_no_end(tmp_path):
+    path = tmp_path / "a"
+    compressed = b"NIST_1A\n   1024\nsample_coding -s26 pcm,embedded-shorten-v2.00\n"
+    sizes = b"sample_count -i 99999\nchannel_count -i 1\nsample_n_bytes -i 2\nend_head\n"
+    to_the_end = b"caff\0\1\0\0" + struct.pack(">4sq", b"data", -1)
+    backwards = b"caff\0\1\0\0" + struct.pack(">4sq", b"free", -12)
+    for data in (compressed + sizes, to_the_end, backwards, b"NIST_1A\n", b"caff"):
+        path.write_bytes(data.ljust(1024, b"\0"))
+        assert unread(path) is None
+
+
+@pytest.mark.parametrize("kind", ["caf", "w64"])
+def test_a_chunk_of_an_absurd_length_is_cut_off(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    soundfile.write(path, tone(100), RATE, format=kind.upper(), subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    # Of the first chunk, which tells the format.
+    start = {"caf": 12, "w64": 56}[kind]
+    data[start : start + 8] = b"\x7f" * 8
+    path.write_bytes(data)
+    with pytest.raises(AudioError, match=rf"cut off: expected \d{{19}} bytes, got {len(data)}"):
+        read_audio(path, RATE)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_is_no_recording(tmp_path):
     os.mkfifo(tmp_path / "a.wav")

@@ -89,6 +89,16 @@ def test_one_after_another_all_are_read(tmp_path):
         assert np.argmax(np.abs(np.fft.rfft(middle[:RATE]))) == 440
 
 
+def test_what_looks_like_a_head_in_a_tag_or_in_rubbish_is_none(tmp_path):
+    path = tmp_path / "a.mp3"
+    first, second = mp3(path), mp3(path, seed=1)
+    expected = read(path, first + second)
+    other = mp3(path, rate=22050)[:2000]
+    tag = b"ID3\x03\0\0\0\0\x0f\x50" + other  # 15 * 128 + 80 bytes
+    for between in (tag, bytes(99) + other[:4] + bytes(999)):
+        assert np.array_equal(read(path, first + between + second), expected)
+
+
 @pytest.mark.parametrize("other", [{"rate": 22050}, {"channels": 2}])
 def test_a_change_within_is_refused(tmp_path, other):
     path = tmp_path / "a.mp3"
@@ -108,8 +118,27 @@ def test_without_a_head_an_end_within_a_frame_is_noticed(tmp_path, part):
         read_audio(path, RATE)
 
 
+def with_checksum(frame):
+    """The bit of its head that says so, and two bytes behind the head."""
+    return frame[:1] + bytes([frame[1] & 0xFE]) + frame[2:4] + b"\0\0" + frame[4:-2]
+
+
+def test_heads_with_checksums(tmp_path):
+    path = tmp_path / "a.mp3"
+    data = mp3(path)
+    rest = headless(data)
+    path.write_bytes(with_checksum(data[: -len(rest)]) + rest)
+    assert read_with_length(path) is None
+    # The head that is put in front has none, whatever the first frame has.
+    size = rest.index(rest[:2], 4)
+    path.write_bytes(with_checksum(rest[:size]) + rest[size:])
+    assert read_with_length(path)[1] & 1
+    assert len(read_audio(path, RATE)) == len(read(tmp_path / "b.mp3", rest))
+
+
 def test_what_is_no_mp3_is_left_alone(tmp_path):
     path = tmp_path / "a.mp3"
-    for data in (b"\xff", b"ID3", ID3, b"\xff\xfb" * 50, ID3 + b"fLaC" + bytes(99), b"\xff" * 999):
+    one_head = b"\xff\xfb\x90\0" + bytes(2000)
+    for data in (b"\xff", b"ID3", ID3, b"\xff\xfb" * 50, ID3 + b"fLaC" + bytes(99), one_head):
         path.write_bytes(data)
         assert read_with_length(path) is None

@@ -35,14 +35,14 @@ def unread(path: Path) -> str | None:
         if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:] == b"WAVE":
             end = _wav_end(file)
         elif head == _W64_RIFF[:12]:
-            end = _w64_end(file)
+            end = _w64_end(file, size)
         elif head[:4] == b"FORM" and len(head) == 12:
             end = 8 + struct.unpack(">I", head[4:8])[0]
         elif head[:4] == b".snd" and len(head) == 12:
             start, length = struct.unpack(">2I", head[4:])
             end = 0 if length == _ELSEWHERE else start + length
         elif head[:4] == b"caff":
-            end = _caf_end(file)
+            end = _caf_end(file, size)
         elif head[:8] == b"NIST_1A\n":
             end = _nist_end(file)
         return f"cut off: expected {end} bytes, got {size}" if end > size else None
@@ -65,30 +65,32 @@ def _wav_end(file: BinaryIO) -> int:
     return 0
 
 
-def _w64_end(file: BinaryIO) -> int:
-    """As `_wav_end`."""
+def _w64_end(file: BinaryIO, size: int) -> int:
+    """As `_wav_end`; or where another chunk should, if that is beyond the file."""
     # After the head's name, its length, and the name of the format.
     file.seek(40)
     while len(chunk := file.read(24)) == 24:
         length = struct.unpack("<Q", chunk[16:])[0]
-        if chunk[:16] == _W64_DATA or length < 24:
-            return file.tell() - 24 + length
+        end = file.tell() - 24 + length
+        if chunk[:16] == _W64_DATA or length < 24 or end > size:
+            return end
         # Chunks begin at multiples of 8.
-        file.seek(-24 + length + -length % 8, os.SEEK_CUR)
+        file.seek(end + -length % 8)
     return 0
 
 
-def _caf_end(file: BinaryIO) -> int:
-    """As `_wav_end`."""
+def _caf_end(file: BinaryIO, size: int) -> int:
+    """As `_w64_end`."""
     file.seek(8)
     while len(chunk := file.read(12)) == 12:
         name, length = struct.unpack(">4sq", chunk)
         # -1: to the end of the file.
         if length < 0:
             break
-        if name == b"data":
-            return file.tell() + length
-        file.seek(length, os.SEEK_CUR)
+        end = file.tell() + length
+        if name == b"data" or end > size:
+            return end
+        file.seek(end)
     return 0
 
 
