@@ -89,20 +89,21 @@ def calibrate(
     if kept.is_file():
         q = kept.read_text(encoding="utf-8")
     else:
-        q = _read_q(parser, args, dense)
+        q = calibrated_q(dense_checkpoint(parser, args, dense))
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(q, encoding="utf-8")
     return [q if option == CALIBRATED else option for option in options]
 
 
-def _read_q(parser: argparse.ArgumentParser, args: argparse.Namespace, dense: str) -> str:
+def dense_checkpoint(parser: argparse.ArgumentParser, args: argparse.Namespace, dense: str) -> Path:
+    """The last checkpoint of the run `dense` with this seed; a user's error if there is none."""
     checkpoint = args.work / f"{dense}-s{args.seed}" / "checkpoint_last.pt"
     if not checkpoint.is_file():
         parser.error(
             f"{args.run}: expected the dense model {checkpoint}, got none; "
             f"run {dense} with --seed {args.seed} first"
         )
-    return calibrated_q(checkpoint)
+    return checkpoint
 
 
 def make_once(

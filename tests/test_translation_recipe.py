@@ -6,21 +6,28 @@ import shlex
 import sys
 
 import pytest
-from example_scripts import load_script
+from example_scripts import EXAMPLES, load_script
 
 import fairseq_rnnprune.recipe
 
 
 @pytest.fixture
-def recipe():
+def parallel_text():
+    return load_script("translation/parallel_text.py")
+
+
+@pytest.fixture
+def recipe(monkeypatch, parallel_text):
+    monkeypatch.syspath_prepend(str(EXAMPLES / "translation"))
+    monkeypatch.setitem(sys.modules, "parallel_text", parallel_text)
     return load_script("translation/run.py")
 
 
 @pytest.fixture
-def text(recipe, tmp_path):
+def text(parallel_text, tmp_path):
     folder = tmp_path / "text"
     folder.mkdir()
-    for path in recipe.text_files(folder):
+    for path in parallel_text.text_files(folder):
         path.write_text("a bird is near the old house\nthe cat eats fish\n" * 3)
     return folder
 
@@ -47,40 +54,41 @@ def fake_preprocess(calls, fails=False):
 
 
 def test_an_interrupted_preprocess_is_made_again_and_a_finished_one_kept(
-    recipe, text, tmp_path, monkeypatch
+    parallel_text, text, tmp_path, monkeypatch
 ):
     calls, work = [], tmp_path / "work"
-    monkeypatch.setattr(recipe, "fairseq", fake_preprocess(calls, fails=True))
+    monkeypatch.setattr(parallel_text, "fairseq", fake_preprocess(calls, fails=True))
     with pytest.raises(KeyboardInterrupt):
-        recipe.preprocess(text, work)
-    monkeypatch.setattr(recipe, "fairseq", fake_preprocess(calls))
-    assert recipe.preprocess(text, work) == recipe.preprocess(text, work) == work / "data"
+        parallel_text.preprocess(text, work)
+    monkeypatch.setattr(parallel_text, "fairseq", fake_preprocess(calls))
+    for _ in range(2):
+        assert parallel_text.preprocess(text, work) == work / "data"
     assert calls == ["preprocess"] * 2
     assert (work / "pieces" / "test.de").read_text().startswith("\u2581")
 
 
-def test_lines_are_those_of_the_file(recipe, tmp_path):
+def test_lines_are_those_of_the_file(parallel_text, tmp_path):
     # str.splitlines would find five.
     path = tmp_path / "text"
     path.write_text("a\u2028b\nc\x85d\ne\n", encoding="utf-8")
-    assert recipe.read_lines(path) == ["a\u2028b", "c\x85d", "e"]
+    assert parallel_text.read_lines(path) == ["a\u2028b", "c\x85d", "e"]
 
 
 @pytest.mark.parametrize("what", ["text", "pieces", "no stamp"])
-def test_work_of_another_text_is_refused(recipe, text, tmp_path, monkeypatch, what):
+def test_work_of_another_text_is_refused(parallel_text, text, tmp_path, monkeypatch, what):
     work = tmp_path / "work"
-    monkeypatch.setattr(recipe, "fairseq", fake_preprocess([]))
-    recipe.preprocess(text, work)
+    monkeypatch.setattr(parallel_text, "fairseq", fake_preprocess([]))
+    parallel_text.preprocess(text, work)
     if what == "text":
         (text / "test2016.de").write_text("another\n")
     elif what == "pieces":
-        recipe.PIECES += 1
+        parallel_text.PIECES += 1
     else:
         (work / "made_from.json").unlink()
     wrong = "text and pieces" if what == "no stamp" else what
     message = f"expected the {wrong} that .*work was made from, got others; name a new --work"
     with pytest.raises(SystemExit, match=message):
-        recipe.preprocess(text, work)
+        parallel_text.preprocess(text, work)
 
 
 def test_a_missing_text_is_one_line(recipe, text, tmp_path, monkeypatch, capsys):
@@ -92,28 +100,71 @@ def test_a_missing_text_is_one_line(recipe, text, tmp_path, monkeypatch, capsys)
     assert not (tmp_path / "work").exists()
 
 
-def test_a_ramp_needs_the_dense_run(recipe, text, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("run", ["ramp-90", "cubic-90-distilled"])
+def test_what_needs_the_dense_run_says_so(recipe, text, tmp_path, monkeypatch, capsys, run):
     work = tmp_path / "work"
-    fail(recipe, monkeypatch, "ramp-90", "--text", text, "--work", work, "--seed", "7")
+    fail(recipe, monkeypatch, run, "--text", text, "--work", work, "--seed", "7")
     message = capsys.readouterr().err.splitlines()[-1]
-    assert "ramp-90: expected the dense model" in message
+    assert f"{run}: expected the dense model" in message
     assert message.endswith("got none; run dense with --seed 7 first")
 
 
 @pytest.mark.parametrize(
     "lines, lengths",
     [
-        (29_000, "--max-update 6810 --warmup-updates 400 --prune-freq 50"),
-        (64, "--max-update 15 --warmup-updates 1 --prune-freq 1"),
-        (65, "--max-update 30 --warmup-updates 3 --prune-freq 1"),
+        (29_000, "--max-epoch 15 --max-update 6810 --warmup-updates 400 --prune-freq 50"),
+        (64, "--max-epoch 15 --max-update 15 --warmup-updates 1 --prune-freq 1"),
+        (65, "--max-epoch 15 --max-update 30 --warmup-updates 3 --prune-freq 1"),
     ],
 )
 def test_lengths_follow_the_number_of_sentences(recipe, lines, lengths):
-    assert recipe.lengths(lines, True) == shlex.split(lengths)
-    assert recipe.lengths(lines, False) == shlex.split(lengths)[:4]
+    assert recipe.lengths("cubic-90", lines) == shlex.split(lengths)
+    assert recipe.lengths("dense", lines) == shlex.split(lengths)[:6]
 
 
-def test_a_run_records_sparsity_and_the_bleu_of_every_packing(recipe, text, tmp_path, monkeypatch):
+def test_a_long_run_has_twice_the_epochs(recipe):
+    wanted = "--max-epoch 30 --max-update 60 --warmup-updates 6"
+    assert recipe.lengths("dense-long", 65) == shlex.split(wanted)
+
+
+def test_distilled_text_is_the_teachers_in_the_order_of_the_lines(
+    parallel_text, tmp_path, monkeypatch
+):
+    work, calls = tmp_path / "work", []
+    teacher = work / "dense-s1" / "checkpoint_last.pt"
+    teacher.parent.mkdir(parents=True)
+    teacher.write_bytes(b"a model")
+    (work / "pieces").mkdir()
+    (work / "pieces" / "train.en").write_text("a b\nc\nd\n")
+
+    def fairseq(command, *arguments):
+        calls.append([command, *map(str, arguments)])
+        if command == "preprocess":
+            return fake_preprocess([])(command, *arguments)
+        return "D-2\t-1\tz\nD-0\t-1\tx y\nD-1\t-1\t\n"
+
+    monkeypatch.setattr(parallel_text, "fairseq", fairseq)
+    data = parallel_text.distil(work, teacher)
+    made = work / "distilled-by-dense-s1"
+    assert data == made / "data"
+    assert (made / "pieces" / "train.de").read_text() == "x y\n\nz\n"
+    assert (made / "pieces" / "train.en").read_text() == "a b\nc\nd\n"
+    generate, preprocess = calls
+    assert "--gen-subset train" in " ".join(generate) and "sentencepiece" not in generate
+    # The other splits and the dictionary are those of the original.
+    found = dict(zip(preprocess, preprocess[1:], strict=False))
+    assert found["--trainpref"] == str(made / "pieces" / "train")
+    assert found["--testpref"] == str(work / "pieces" / "test")
+    assert found["--srcdict"] == str(work / "data" / "dict.en.txt")
+    assert parallel_text.distil(work, teacher) == data and len(calls) == 2
+    teacher.write_bytes(b"trained on")
+    with pytest.raises(SystemExit, match="expected the teacher that .* was made from, got others"):
+        parallel_text.distil(work, teacher)
+
+
+def test_a_run_records_sparsity_and_the_bleu_of_every_packing(
+    recipe, parallel_text, text, tmp_path, monkeypatch
+):
     row = {"epoch": 15, "train_train_wall": "9", "train_sparsity": "0.8", "train_ppl": "8.5"}
     row |= {"train_sparsity_recurrent": "0.85", "train_sparsity_input": "0.75"}
     right = (text / "test2016.de").read_text().splitlines()
@@ -126,7 +177,7 @@ def test_a_run_records_sparsity_and_the_bleu_of_every_packing(recipe, text, tmp_
         lines = ["a house"] * len(right) if "int8" in arguments[-1] else right
         return "".join(f"D-{i}\t-0.1\t{line}\n" for i, line in enumerate(lines))
 
-    for module in (recipe, fairseq_rnnprune.recipe):
+    for module in (parallel_text, fairseq_rnnprune.recipe):
         monkeypatch.setattr(module, "fairseq", fairseq)
     monkeypatch.setattr(recipe, "count_parameters", lambda checkpoint: {})
     script = tmp_path / "translation" / "run.py"

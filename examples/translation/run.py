@@ -8,27 +8,26 @@ An interrupted run goes on from its last checkpoint when the same command is giv
 from __future__ import annotations
 
 import math
-import re
 import shlex
-import shutil
 from pathlib import Path
 from typing import Any
 
 import sacrebleu
-import sentencepiece
-
-from fairseq_rnnprune.experiment import (
-    count_parameters,
-    fairseq,
-    training_rows,
-    training_seconds,
+from parallel_text import (
+    SOURCE,
+    SPLITS,
+    TARGET,
+    distil,
+    preprocess,
+    read_lines,
+    text_files,
+    translate,
+    write_lines,
 )
-from fairseq_rnnprune.recipe import CALIBRATED, Recipe, calibrate, check_files, digests, make_once
 
-LANGUAGES = SOURCE, TARGET = "en", "de"
-# Names of the files by fairseq's names of the splits.
-SPLITS = {"train": "train", "valid": "valid", "test": "test2016"}
-PIECES = 6000
+from fairseq_rnnprune.experiment import count_parameters, training_rows, training_seconds
+from fairseq_rnnprune.recipe import CALIBRATED, Recipe, calibrate, check_files, dense_checkpoint
+
 EPOCHS = 15
 BATCH = 64
 
@@ -36,7 +35,7 @@ COMMON = shlex.split(
     "--task translation --arch rnnprune_gru_seq2seq_256 --share-all-embeddings "
     "--criterion label_smoothed_cross_entropy --label-smoothing 0.1 --ddp-backend legacy_ddp "
     f"--batch-size {BATCH} --lr 0.002 --lr-scheduler cosine --clip-norm 1.0 "
-    f"--max-epoch {EPOCHS} --no-epoch-checkpoints "
+    "--no-epoch-checkpoints "
     "--save-interval-updates 200 --keep-interval-updates 1 --disable-validation "
     "--log-format json --log-interval 50 --num-workers 0"
 )
@@ -90,6 +89,12 @@ RUNS = {
         *(*PRUNED, *EARLY, "--prune-schedule", "ramp", "--prune-q", CALIBRATED),
         *shlex.split("--prune-ramp 20% --prune-max-sparsity 0.9"),
     ],
+    # Trained on the translations of `dense` with the same seed, instead of people's.
+    "dense-distilled": DENSE,
+    "cubic-90-distilled": [*CUBIC, "0.9", *EARLY],
+    # Twice the epochs.
+    "dense-long": DENSE,
+    "cubic-90-long": [*CUBIC, "0.9", *EARLY],
     "wide-90-early": [*WIDE, *CUBIC, "0.9", *EARLY, "--lr", "0.002"],
     # Too high a learning rate for this width: nearly half of the updates before and while it is
     # pruned are clipped, and it never recovers.
@@ -106,17 +111,19 @@ def main() -> None:
     check_files(parser, "text", text_files(args.text))
     count = len(read_lines(args.text / f"{SPLITS['train']}.{SOURCE}"))
     is_pruned = "--prune-inner" in RUNS[args.run]
-    options = [*COMMON, *lengths(count, is_pruned), *RUNS[args.run], "--seed", str(args.seed)]
+    options = [*COMMON, *lengths(args.run, count), *RUNS[args.run], "--seed", str(args.seed)]
     options = calibrate(parser, args, options, "dense")
+    is_distilled = args.run.endswith("-distilled")
+    teacher = dense_checkpoint(parser, args, "dense") if is_distilled else None
     data = preprocess(args.text, args.work)
+    if teacher:
+        data = distil(args.work, teacher)
     checkpoint, log = RECIPE.train(args, data, options)
     choices = ("fp32", "dense", "bf16", "int8") if is_pruned else ("dense",)
     texts = {choice: translate(data, checkpoint, choice) for choice in choices}
     packed = choices[0]
     hypotheses = texts[packed]
-    (log.parent / f"test.{TARGET}").write_text(
-        "".join(f"{x}\n" for x in hypotheses), encoding="utf-8"
-    )
+    write_lines(log.parent / f"test.{TARGET}", hypotheses)
     bleu = sacrebleu.metrics.BLEU()
     references = read_lines(args.text / f"{SPLITS['test']}.{TARGET}")
     bleu_by_packed = {
@@ -139,11 +146,16 @@ def main() -> None:
     print(f"{args.run}: test BLEU {figures['test_bleu']}; written to {path}")
 
 
-def lengths(lines: int, is_pruned: bool) -> list[str]:
-    """Updates of training, of its warm-up and between masks, for so many training sentences."""
-    updates = EPOCHS * math.ceil(lines / BATCH)
-    options = {"--max-update": updates, "--warmup-updates": min(400, max(1, updates // 10))}
-    if is_pruned:
+def lengths(run: str, lines: int) -> list[str]:
+    """Epochs and updates of training, of its warm-up and between masks, for so many sentences."""
+    epochs = EPOCHS * (2 if run.endswith("-long") else 1)
+    updates = epochs * math.ceil(lines / BATCH)
+    options = {
+        "--max-epoch": epochs,
+        "--max-update": updates,
+        "--warmup-updates": min(400, max(1, updates // 10)),
+    }
+    if "--prune-inner" in RUNS[run]:
         # A text of a few sentences needs more than one mask update as well.
         options["--prune-freq"] = min(50, max(1, updates // 20))
     return [word for option, value in options.items() for word in (option, str(value))]
@@ -158,74 +170,6 @@ def final_sparsity(log: Path) -> dict[str, Any]:
         if key.startswith("sparsity_")
     }
     return {"sparsity": float(last.get("sparsity", 0)), "sparsity_by_type": by_type}
-
-
-def text_files(text: Path) -> list[Path]:
-    return [text / f"{name}.{language}" for name in SPLITS.values() for language in LANGUAGES]
-
-
-def preprocess(text: Path, work: Path) -> Path:
-    """Trains sentencepieces on both languages and binarises the pieces of the text, once."""
-    data, pieces = work / "data", work / "pieces"
-
-    def make() -> None:
-        # fairseq-preprocess refuses a folder that an interrupted run has left.
-        shutil.rmtree(data, ignore_errors=True)
-        cut_into_pieces(text, work / "spm", pieces)
-        prefixes = [a for split in SPLITS for a in (f"--{split}pref", pieces / split)]
-        languages = ("--source-lang", SOURCE, "--target-lang", TARGET)
-        fairseq("preprocess", *languages, "--joined-dictionary", *prefixes, "--destdir", data)
-
-    made_from = {"text": digests(text_files(text)), "pieces": PIECES}
-    # The last file that fairseq-preprocess writes.
-    make_once(work, made_from, data / f"test.{SOURCE}-{TARGET}.{TARGET}.idx", make)
-    return data
-
-
-def cut_into_pieces(text: Path, model: Path, pieces: Path) -> None:
-    """Trains model.model on the training text and writes the pieces of every split."""
-    pieces.mkdir(exist_ok=True)
-    sentencepiece.SentencePieceTrainer.train(
-        input=[str(text / f"{SPLITS['train']}.{language}") for language in LANGUAGES],
-        model_prefix=str(model),
-        vocab_size=PIECES,
-        # A text of a few sentences has fewer pieces.
-        hard_vocab_limit=False,
-        character_coverage=1.0,
-        minloglevel=1,
-    )
-    processor = sentencepiece.SentencePieceProcessor(model_file=f"{model}.model")
-    for split, name in SPLITS.items():
-        for language in LANGUAGES:
-            encoded = processor.encode(read_lines(text / f"{name}.{language}"), out_type=str)
-            lines = "".join(" ".join(line) + "\n" for line in encoded)
-            (pieces / f"{split}.{language}").write_text(lines, encoding="utf-8")
-
-
-def translate(data: Path, checkpoint: Path, packed: str) -> list[str]:
-    """The test set's translations, detokenised, in the order of its lines."""
-    output = fairseq(
-        *(
-            "generate",
-            data,
-            "--user-dir",
-            RECIPE.user_dir,
-            "--path",
-            checkpoint,
-            "--gen-subset",
-            "test",
-        ),
-        *("--beam", 5, "--batch-size", 32, "--max-len-a", 2, "--max-len-b", 10),
-        *("--post-process", "sentencepiece", "--model-overrides", f"{{'packed': '{packed}'}}"),
-    )
-    found = re.findall(r"^D-(\d+)\t[^\t]*\t(.*)$", output, re.M)
-    return [text for _, text in sorted((int(number), text) for number, text in found)]
-
-
-def read_lines(path: Path) -> list[str]:
-    """As fairseq counts them; str.splitlines also splits at characters that text may contain."""
-    with path.open(encoding="utf-8") as file:
-        return [line.removesuffix("\n") for line in file]
 
 
 if __name__ == "__main__":
