@@ -24,8 +24,9 @@ KINDS = (
     ("blocks", "GRU in blocks of 4 x 4", "#CC79A7"),
     ("", "GRU", "#0072B2"),
 )
-# In points: of labels one above the other, and how near points are whose names might touch.
-LINE, NEAR = 9, 70
+# In points: of labels one above the other, how near points are whose names might touch, and how
+# near those are whose names stand in one column, lest a name covers a point.
+LINE, NEAR, COLUMN = 9, 70, 17
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
     results = [json.loads(path.read_text()) for path in sorted(args.results.glob("*-s*.json"))]
     if not results:
         raise SystemExit(f"plot: expected results in {args.results}, got none")
-    figure, axes = plt.subplots(figsize=(8, 6))
+    figure, axes = plt.subplots(figsize=(8, 8))
     drawn = set()
     for result in results:
         figures = result["figures"]
@@ -52,7 +53,7 @@ def main() -> None:
         )
         drawn.add(kind)
     axes.set_xscale("log")
-    axes.margins(x=0.2, y=0.1)
+    axes.margins(x=0.22, y=0.1)
     # Labels of every power and half power would lie on one another.
     axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M")
@@ -67,17 +68,21 @@ def main() -> None:
 
 
 def label(axes, results: list[dict]) -> None:
-    """Names each point beside it, or higher where a lower one of about its size has its name."""
+    """Names each run right of its first point, or higher where a lower one has its name there."""
     pixels_per_point = axes.figure.dpi / 72
-    placed: list[tuple[float, float]] = []
+    first: dict[str, tuple[float, float]] = {}
     for result in sorted(results, key=lambda result: result["figures"]["test_cer"]):
-        at = (result["figures"]["kept_parameters"], result["figures"]["test_cer"])
-        x, y = axes.transData.transform(at) / pixels_per_point
-        below = [other for other_x, other in placed if abs(x - other_x) < NEAR]
+        figures = result["figures"]
+        first.setdefault(result["name"], (figures["kept_parameters"], figures["test_cer"]))
+    points = {name: axes.transData.transform(at) / pixels_per_point for name, at in first.items()}
+    placed: list[tuple[float, float]] = []
+    for name, (x, y) in points.items():
+        column = max(other for other, _ in points.values() if other - x < COLUMN)
+        below = [height for other, height in placed if abs(column - other) < NEAR]
         height = max([y - 3, *(other + LINE for other in below)])
-        placed.append((x, height))
+        placed.append((column, height))
         axes.annotate(
-            *(result["name"], at, (8, height - y)),
+            *(name, first[name], (column - x + 8, height - y)),
             textcoords="offset points",
             fontsize=7,
             arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "grey", "shrinkA": 0},
