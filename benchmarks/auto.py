@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from harness import LIMITS, RESULTS, Candidate, block_mask, measure, parity, parser, summary
+from harness import LIMITS, RESULTS, Candidate, block_mask, parser, timed
 from torch import Tensor, nn
 
 from fairseq_rnnprune.experiment import save_result
@@ -53,7 +53,7 @@ def record(arguments: Any, dense: nn.Module, block_shape: tuple[int, int], spars
         weight *= block_mask(weight.shape, block_shape, sparsity)
     is_gru = isinstance(dense, nn.GRU)
     gates = 3 if is_gru else 1
-    packs, why = explain_packing(weights, gates)
+    packs, why = explain_packing(weights, gates, is_gru)
     chosen = [choose_block_shape(weight, gates) for weight in weights]
     figures: dict[str, Any] = {
         "auto": "packs" if packs else "dense",
@@ -61,9 +61,7 @@ def record(arguments: Any, dense: nn.Module, block_shape: tuple[int, int], spars
         "why": why,
     }
     for name, candidates in calls(pruned, chosen):
-        errors = {candidate.name: parity(candidate) for candidate in candidates}
-        samples = measure(candidates, arguments.rounds, arguments.seconds, arguments.turn)
-        rows = summary(samples, errors)
+        rows = timed(candidates, arguments)
         figures[name] = {row: rows[row]["speedup"] for row in ("chosen", "csr")}
     ratios = [figures[name]["chosen"] for name, value in figures.items() if isinstance(value, dict)]
     figures["least"] = min(ratios)

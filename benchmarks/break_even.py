@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from harness import RESULTS, block_mask, measure, parity, parser, summary
+from harness import RESULTS, block_mask, parser, timed
 from subjects import DENSE, DISTINCT, PACKED, Format, Subject, dense_products, packed_product
 from torch import Tensor
 
@@ -92,7 +92,7 @@ def sparsity_limits(
 
     def auto_packs(sparsity: float) -> bool:
         masked = weight * block_mask(weight.shape, form.block_shape, sparsity)
-        return reason_to_stay_dense([masked], gates=3) is None
+        return reason_to_stay_dense([masked], 3, True) is None
 
     row: dict[str, Any] = {}
     for rival, ratio in RIVALS.items():
@@ -138,9 +138,7 @@ def ratios(
 ) -> dict[str, Ratios]:
     """Speed-ups over both rivals of every subject that is not one itself."""
     candidates = [subject.at(x, batch) for subject in subjects]
-    errors = {candidate.name: parity(candidate) for candidate in candidates}
-    samples = measure(candidates, arguments.rounds, arguments.seconds, arguments.turn)
-    rows = summary(samples, errors, baselines=DENSE)
+    rows = timed(candidates, arguments, baselines=DENSE)
     packed = [name for name in rows if name not in DENSE]
     return {name: {ratio: rows[name][ratio] for ratio in RIVALS.values()} for name in packed}
 

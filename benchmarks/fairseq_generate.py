@@ -7,6 +7,7 @@ starting Python, importing torch and fairseq, loading and packing.
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import statistics
@@ -32,6 +33,25 @@ LOGIT_SCALE = 16.0
 
 # The arguments of fairseq-generate for a variant.
 Command = Callable[[str], list[str]]
+
+
+def random_checkpoint(
+    arguments: argparse.Namespace, data: Path, work: Path, *options: object
+) -> Path:
+    """Trains a model for one update and puts random, pruned weights into its checkpoint.
+
+    `arguments` are seed, block and sparsity, `options` those of fairseq-train.
+    """
+    torch.manual_seed(arguments.seed)
+    fairseq(
+        *("train", data, "--user-dir", USER_DIR, "--cpu", *options),
+        *("--batch-size", 1, "--max-update", 1, "--optimizer", "sgd", "--lr", 0.1),
+        *("--disable-validation", "--no-save-optimizer-state", "--num-workers", 0),
+        *("--no-epoch-checkpoints", "--save-dir", work),
+    )
+    path = work / "checkpoint_last.pt"
+    randomise(path, tuple(arguments.block), arguments.sparsity)
+    return path
 
 
 def randomise(checkpoint: Path, block_shape: tuple[int, int], sparsity: float) -> None:

@@ -18,8 +18,7 @@ from pathlib import Path
 # One thread per process (set before torch is loaded).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import torch  # noqa: E402
-from fairseq_generate import USER_DIR, compare, randomise  # noqa: E402
+from fairseq_generate import USER_DIR, compare, random_checkpoint  # noqa: E402
 from harness import RESULTS  # noqa: E402
 
 from fairseq_rnnprune.experiment import fairseq, save_result  # noqa: E402
@@ -98,18 +97,11 @@ def prepare_data(arguments: argparse.Namespace, work: Path) -> Path:
 
 def prepare_model(arguments: argparse.Namespace, data: Path, work: Path) -> Path:
     """Writes a checkpoint of fairseq's with random weights, pruned; returns its path."""
-    torch.manual_seed(arguments.seed)
-    fairseq(
-        *("train", data, "--user-dir", USER_DIR, "--task", "language_modeling"),
+    return random_checkpoint(
+        *(arguments, data, work, "--task", "language_modeling", "--tokens-per-sample", 16),
         *("--arch", "rnnprune_gru_lm", "--decoder-hidden-size", arguments.hidden),
-        *("--decoder-embed-dim", arguments.embedding, "--tokens-per-sample", 16, "--cpu"),
-        *("--batch-size", 1, "--max-update", 1, "--optimizer", "sgd", "--lr", 0.1),
-        *("--disable-validation", "--no-save-optimizer-state", "--num-workers", 0),
-        *("--no-epoch-checkpoints", "--save-dir", work),
+        *("--decoder-embed-dim", arguments.embedding),
     )
-    path = work / "checkpoint_last.pt"
-    randomise(path, tuple(arguments.block), arguments.sparsity)
-    return path
 
 
 def generation(

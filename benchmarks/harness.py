@@ -17,8 +17,6 @@ from torch import Tensor
 
 from fairseq_rnnprune.bench.timing import measure, relative_error, summary, use_threads
 
-__all__ = ["measure", "summary"]
-
 RESULTS = Path(__file__).parent / "results"
 # Largest error / root mean square of the exact result.
 LIMITS = {torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2, torch.int8: 0.15}
@@ -45,6 +43,18 @@ def parity(candidate: Candidate) -> float:
     if not error <= candidate.limit:
         raise SystemExit(f"{candidate.name}: error {error:.1e} beyond {candidate.limit:.1e}")
     return error
+
+
+def timed(
+    candidates: Sequence[Candidate],
+    arguments: argparse.Namespace,
+    per: int = 1,
+    baselines: Sequence[str] = ("dense",),
+) -> dict[str, dict[str, float]]:
+    """Parity of all candidates, then their turns; the figures of `summary` by candidate."""
+    errors = {candidate.name: parity(candidate) for candidate in candidates}
+    samples = measure(candidates, arguments.rounds, arguments.seconds, arguments.turn)
+    return summary(samples, errors, per, baselines)
 
 
 def replayed(candidate: Candidate) -> Candidate:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from harness import RESULTS, Candidate, measure, parity, parser, replayed, summary
+from harness import RESULTS, Candidate, parity, parser, replayed, timed
 from subjects import (
     DENSE,
     DISTINCT,
@@ -88,12 +88,11 @@ def compare(arguments: argparse.Namespace, sparsity: float) -> None:
     for batch in arguments.batch:
         inputs = x[: steps[batch]] if is_gru else x
         candidates = [*(subject.at(inputs, batch) for subject in subjects), *reading]
-        errors = {candidate.name: parity(candidate) for candidate in candidates}
         if arguments.device != "cpu":
+            for candidate in candidates:
+                parity(candidate)
             candidates = [replayed(candidate) for candidate in candidates]
-            errors = {candidate.name: parity(candidate) for candidate in candidates}
-        samples = measure(candidates, arguments.rounds, arguments.seconds, arguments.turn)
-        rows = summary(samples, errors, steps[batch] if is_gru else 1, DENSE)
+        rows = timed(candidates, arguments, steps[batch] if is_gru else 1, DENSE)
         save(arguments, sparsity, batch, steps[batch], figures_of(rows))
 
 

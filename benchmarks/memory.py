@@ -27,15 +27,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
-import torch  # noqa: E402
-from fairseq_generate import USER_DIR, randomise  # noqa: E402
+from fairseq_generate import random_checkpoint  # noqa: E402
 from harness import RESULTS  # noqa: E402
 from speech import BLOCK, SIZES, Plain, plain_layer, quantize  # noqa: E402
 from torch import nn  # noqa: E402
 
 from fairseq_rnnprune.experiment import (  # noqa: E402
     count_parameters,
-    fairseq,
     rnnprune,
     run,
     save_result,
@@ -158,7 +156,6 @@ def resident() -> dict[str, float]:
 
 def prepare_model(arguments: argparse.Namespace, work: Path) -> Path:
     """Writes a checkpoint of the task rnnprune_speech with random weights, pruned."""
-    torch.manual_seed(arguments.seed)
     data = work / "data"
     data.mkdir(parents=True, exist_ok=True)
     write_noise(data / "noise.wav", 1.0, arguments.seed)
@@ -166,18 +163,12 @@ def prepare_model(arguments: argparse.Namespace, work: Path) -> Path:
         row = Utterance(data / "noise.wav", RATE, "nobody", "GO ON")
         write_manifest(data / f"{split}.tsv", [row])
     rnnprune("prepare", data)
-    # One update, which only makes a checkpoint to put other weights into.
-    fairseq(
-        *("train", data, "--user-dir", USER_DIR, "--task", "rnnprune_speech", "--cpu"),
-        *("--arch", f"rnnprune_deepspeech2_{arguments.size}", "--criterion", "ctc"),
-        *("--zero-infinity", "--post-process", "letter", "--optimizer", "sgd", "--lr", 0.1),
-        *("--batch-size", 1, "--required-batch-size-multiple", 1, "--max-update", 1),
-        *("--disable-validation", "--no-save-optimizer-state", "--num-workers", 0),
-        *("--no-epoch-checkpoints", "--save-dir", work),
+    arguments.block = BLOCK
+    return random_checkpoint(
+        *(arguments, data, work, "--task", "rnnprune_speech", "--criterion", "ctc"),
+        *("--arch", f"rnnprune_deepspeech2_{arguments.size}", "--zero-infinity"),
+        *("--post-process", "letter", "--required-batch-size-multiple", 1),
     )
-    path = work / "checkpoint_last.pt"
-    randomise(path, BLOCK, arguments.sparsity)
-    return path
 
 
 def write_noise(path: Path, seconds: float, seed: int) -> None:

@@ -1,7 +1,7 @@
 """Real-time factor of speech models: audio to text, features included, one utterance at a time.
 
     OMP_NUM_THREADS=1 python benchmarks/speech.py --checkpoint MODEL.pt --name trained
-    OMP_NUM_THREADS=1 python benchmarks/speech.py --size 2560x3
+    OMP_NUM_THREADS=1 python benchmarks/speech.py --size 3x2560
 
 A size is one of `rnnprune_deepspeech2`, with random weights pruned to 90 % in blocks of 16 x 4; a
 checkpoint's mask is its own. The audio is noise: the time does not depend on what is said. Every
@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from harness import RESULTS, Candidate, block_mask, measure, parity, parser, summary  # noqa: E402
+from harness import RESULTS, Candidate, block_mask, parser, timed  # noqa: E402
 from subjects import quantize  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
@@ -76,9 +76,7 @@ def main() -> None:
         call = transcriber(prepared, config, audio)
         candidates.append(Candidate(variant, call, exact, LIMITS[variant]))
         sizes[variant] = stored_bytes(prepared)
-    errors = {candidate.name: parity(candidate) for candidate in candidates}
-    samples = measure(candidates, arguments.rounds, arguments.seconds, arguments.turn)
-    rows = summary(samples, errors, baselines=DENSE)
+    rows = timed(candidates, arguments, baselines=DENSE)
     for variant, row in rows.items():
         row["rtf"] = row["us"] / 1e6 / arguments.audio_seconds
         row["megabytes"] = sizes[variant] / 1e6

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from harness import LIMITS, RESULTS, Candidate, block_mask, measure, parity, parser, summary
+from harness import LIMITS, RESULTS, Candidate, block_mask, parser, timed
 from subjects import PACKED, quantize, run_exactly, sparse_gru
 from torch import Tensor, nn
 
@@ -36,9 +36,7 @@ def main() -> None:
         warnings.simplefilter("ignore")
         x = torch.randn(arguments.steps, 1, arguments.input)
         candidates = pairs(arguments.hidden, arguments.sparsity, x)
-        errors = {candidate.name: parity(candidate) for candidate in candidates}
-        samples = measure(candidates, arguments.rounds, arguments.seconds, arguments.turn)
-    rows = summary(samples, errors)
+        rows = timed(candidates, arguments)
     figures = {}
     for name in [name for name in rows if f"{name} sequence" in rows]:
         kernel_us = rows[f"{name} sequence"]["us"] / arguments.steps

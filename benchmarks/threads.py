@@ -9,7 +9,7 @@ import dataclasses
 import warnings
 
 import torch
-from harness import RESULTS, measure, parity, parser, summary
+from harness import RESULTS, parser, timed
 from subjects import DISTINCT, PACKED, grus
 
 from fairseq_rnnprune.experiment import save_result
@@ -41,9 +41,7 @@ def main() -> None:
                 for c in single
             ]
             candidates = [c for pair in zip(single, several, strict=True) for c in pair]
-            errors = {candidate.name: parity(candidate) for candidate in candidates}
-            samples = measure(candidates, arguments.rounds, arguments.seconds, arguments.turn)
-        rows = summary(samples, errors, arguments.steps)
+            rows = timed(candidates, arguments, arguments.steps)
         figures = {}
         for name in (candidate.name for candidate in single):
             one, more = rows[name]["us"], rows[f"{name} threads"]["us"]

@@ -21,8 +21,7 @@ from typing import NamedTuple
 # One thread per process (set before torch is loaded).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import torch  # noqa: E402
-from fairseq_generate import LEAST_SAME, USER_DIR, compare, randomise  # noqa: E402
+from fairseq_generate import LEAST_SAME, USER_DIR, compare, random_checkpoint  # noqa: E402
 from harness import RESULTS  # noqa: E402
 
 from fairseq_rnnprune.experiment import fairseq, save_result  # noqa: E402
@@ -143,7 +142,6 @@ def prepare_data(arguments: argparse.Namespace, work: Path) -> Path:
 
 def prepare_model(arguments: argparse.Namespace, data: Path, work: Path) -> Path:
     """Writes a checkpoint of fairseq's with random weights, pruned; returns its path."""
-    torch.manual_seed(arguments.seed)
     sizes = [
         f"--{side}-{name}={size}"
         for side in ("encoder", "decoder")
@@ -153,16 +151,8 @@ def prepare_model(arguments: argparse.Namespace, data: Path, work: Path) -> Path
             ("layers", arguments.layers),
         )
     ]
-    fairseq(
-        *("train", data, "--user-dir", USER_DIR, "--task", "translation", "--cpu"),
-        *("--arch", "rnnprune_gru_seq2seq", *sizes),
-        *("--batch-size", 1, "--max-update", 1, "--optimizer", "sgd", "--lr", 0.1),
-        *("--disable-validation", "--no-save-optimizer-state", "--num-workers", 0),
-        *("--no-epoch-checkpoints", "--save-dir", work),
-    )
-    path = work / "checkpoint_last.pt"
-    randomise(path, tuple(arguments.block), arguments.sparsity)
-    return path
+    options = ("--task", "translation", "--arch", "rnnprune_gru_seq2seq", *sizes)
+    return random_checkpoint(arguments, data, work, *options)
 
 
 def translation(subject: Subject, beam: int, batch: int, variant: str) -> list[str]:

@@ -60,6 +60,12 @@ def run(command: Sequence[str], log: Path | None = None) -> str:
     return "".join(lines)
 
 
+def generated(generate_output: str) -> dict[int, str]:
+    """Reads the best text of each line, by its number, from fairseq-generate's output."""
+    found = re.findall(r"^D-(\d+)\t[^\t]*\t(.*)$", generate_output, re.M)
+    return {int(number): text for number, text in sorted(found, key=lambda line: int(line[0]))}
+
+
 def perplexity(eval_lm_output: str) -> tuple[float, int]:
     """Reads the perplexity and the number of evaluated tokens from fairseq-eval-lm's output."""
     found = re.search(r"Perplexity: ([\d.]+)", eval_lm_output)

@@ -28,8 +28,9 @@ def model():
     return weights
 
 
-def checkpoint(tensors=None, path="run/c.pt", state=None, config=None):
-    return Checkpoint(Path(path), tensors or model(), config or {}, 93, 3.0, state)
+def checkpoint(tensors=None, path="run/c.pt", block_shapes=None, config=None):
+    shapes = block_shapes or {}
+    return Checkpoint(Path(path), tensors or model(), config or {}, 93, 3.0, None, shapes)
 
 
 def two_reports():

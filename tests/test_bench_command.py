@@ -139,7 +139,8 @@ def test_layers_are_found_by_the_names_of_their_tensors():
     assert by_name["out.projection"].module.bias[0] == 3.0
     assert by_name["cell"].module.weight_ih_l0.dtype == torch.float32
     assert not by_name["rnn"].module.training
-    assert len(by_name["rnn"].weights) == 8 and by_name["rnn"].gates == 1
+    rnn = by_name["rnn"].module
+    assert len(rnn.weights()) == 8 and rnn.gates == 1
     assert set(left_out) == {"lstm", "plain", "odd"}
     assert "has 4 gates" in left_out["lstm"] and "has 1 gate:" in left_out["plain"]
     assert left_out["odd"] == "has no first layer"

@@ -40,7 +40,8 @@ def memory(load, monkeypatch, capsys):
         return capsys.readouterr().out
 
     script = load("memory")
-    monkeypatch.setattr(script, "fairseq", fairseq)
+    # The module that load has imported beside the script.
+    monkeypatch.setattr(sys.modules["fairseq_generate"], "fairseq", fairseq)
     monkeypatch.setattr(script, "rnnprune", lambda *a: cli.main(list(map(str, a))))
     monkeypatch.setattr(script, "run", choice)
     return script

@@ -113,32 +113,39 @@ def test_stored_values_are_those_that_packing_stores(block_shape, gates):
 def test_auto_looks_at_what_the_kernels_store(density, packs):
     # A little below, since blocks are random.
     weight = in_blocks((768, 512), (8, 8), density - 0.03)
-    reason = packing.reason_to_stay_dense([weight])
+    reason = packing.reason_to_stay_dense([weight], 1, False)
     assert reason is None if packs else "stored density 0.5" in reason
     small = in_blocks((96, 64), (8, 8))
-    assert "packing pays from 131,072" in packing.reason_to_stay_dense([small])
+    assert "packing pays from 131,072" in packing.reason_to_stay_dense([small], 1, False)
 
 
 @needs_kernels
 def test_auto_packs_recurrent_layers_of_every_size_that_were_pruned():
     for block_shape in ((1, 1), (4, 4)):
-        assert packing.reason_to_stay_dense([in_blocks((96, 32), block_shape, 0.5)], 3) is None
+        assert (
+            packing.reason_to_stay_dense([in_blocks((96, 32), block_shape, 0.5)], 3, True) is None
+        )
     # Pruned in the recurrent weights only.
     assert (
-        packing.reason_to_stay_dense([torch.ones(96, 32), in_blocks((96, 32), (4, 4))], 3) is None
+        packing.reason_to_stay_dense([torch.ones(96, 32), in_blocks((96, 32), (4, 4))], 3, True)
+        is None
     )
-    reason = packing.reason_to_stay_dense([torch.ones(96, 32)], 3)
+    reason = packing.reason_to_stay_dense([torch.ones(96, 32)], 3, True)
     assert reason == "density 1.000 is too high, packing pays up to 0.6"
 
 
 def test_auto_says_that_its_rule_for_gpus_was_not_measured(on_gpu):
-    assert packing.reason_to_stay_dense([in_blocks((768, 512), (8, 8), 0.05)], 3) is None
-    reason = packing.reason_to_stay_dense([in_blocks((768, 512), (8, 8), 0.2)], 3)
+    assert packing.reason_to_stay_dense([in_blocks((768, 512), (8, 8), 0.05)], 3, True) is None
+    reason = packing.reason_to_stay_dense([in_blocks((768, 512), (8, 8), 0.2)], 3, True)
     assert re.match(r"stored density 0\.\d+ is too high, not measured on GPUs, packing is", reason)
     assert reason.endswith("taken to pay up to 0.1")
     # Of an unstructured mask of that density, every block shape stores far more.
-    assert "stored density" in packing.reason_to_stay_dense([in_blocks((768, 512), (1, 1), 0.05)])
-    assert "taken to pay from 262,144" in packing.reason_to_stay_dense([torch.zeros(96, 64)])
+    assert "stored density" in packing.reason_to_stay_dense(
+        [in_blocks((768, 512), (1, 1), 0.05)], 1, False
+    )
+    assert "taken to pay from 262,144" in packing.reason_to_stay_dense(
+        [torch.zeros(96, 64)], 1, False
+    )
 
 
 @needs_kernels

@@ -24,7 +24,7 @@ def save(path, model=None, epoch=4, batches=0, updates=93, update_freq=1, **more
         },
         "optimizer_history": [{"num_updates": 1}, {"num_updates": updates}],
         "extra_state": {"train_iterator": {"epoch": epoch, "iterations_in_epoch": batches}},
-        "last_optimizer_state": {"state": {}, "rnnprune": {"updates": updates}},
+        "last_optimizer_state": {"state": {}, "rnnprune": {"block_shape": {"input": [4, 2]}}},
     }
     torch.save({**parts, **more}, path)
     return path
@@ -46,7 +46,7 @@ def test_all_parts(tmp_path):
     assert checkpoint.option("optimization", "max_epoch") == 5
     assert checkpoint.option("optimization", "absent") is None
     assert checkpoint.option("absent", "max_epoch") is None
-    assert checkpoint.optimizer_state["rnnprune"] == {"updates": 93}
+    assert checkpoint.block_shapes == {"input": (4, 2)}
 
 
 def test_options_of_old_versions_are_flat(tmp_path):
@@ -71,11 +71,16 @@ def test_epochs(tmp_path, epoch, batches, updates, update_freq, epochs):
     assert read_checkpoint(path).epochs == epochs
 
 
+def test_state_of_another_program_has_no_block_shapes(tmp_path):
+    path = save(tmp_path / "c.pt", last_optimizer_state={"rnnprune": "?"})
+    assert read_checkpoint(path).block_shapes == {}
+
+
 def test_a_plain_state_dict_has_no_history(tmp_path):
     torch.save({"out.weight": WEIGHT, "step": torch.tensor(3)}, tmp_path / "state.pt")
     checkpoint = read_checkpoint(tmp_path / "state.pt")
     assert list(checkpoint.model) == ["out.weight", "step"]
-    assert (checkpoint.updates, checkpoint.epochs, checkpoint.optimizer_state) == (None,) * 3
+    assert (checkpoint.updates, checkpoint.epochs, checkpoint.block_shapes) == (None, None, {})
     assert checkpoint.config == {}
 
 

@@ -11,11 +11,10 @@ from fairseq_rnnprune.layers import (
     GRU,
     PACKED_CHOICES,
     Linear,
-    choose_block_shape,
     packing,
     release_dense,
 )
-from fairseq_rnnprune.sparse import cpu_library, explain
+from fairseq_rnnprune.sparse import choose_block_shape, cpu_library, explain
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +113,7 @@ def test_auto_packs_fp32_where_the_weights_are_sparse(any_size, log):
 def test_reports_say_what_packing_logs(any_size, log):
     gru = GRU(32, 32)
     with torch.no_grad():
-        for weight in gru._weights():
+        for weight in gru.weights():
             # Single weights of blocks that a diagonal apart need not store.
             weight.zero_()
             for gate in weight.chunk(3):
@@ -122,7 +121,7 @@ def test_reports_say_what_packing_logs(any_size, log):
                 gate[0, 5] = 1.0
     gru.pack(name="gru")
     assert gru.sparse.layers[0][0].recurrent.W.diagonal is not None
-    is_packed, line = packing.explain_packing(gru._weights(), 3)
+    is_packed, line = packing.explain_packing(gru.weights(), 3, True)
     assert is_packed and log() == [f"gru (packed=auto): {line}"]
     assert line.startswith(f"packed, density {33 / 1024:.3f}, ")
 
@@ -176,14 +175,14 @@ def test_limits_of_auto(shape, density, packs):
     # Scattered, so that single elements are the shape to pack.
     weight = torch.zeros(shape)
     weight.view(-1)[torch.randperm(weight.numel())[: int(density * weight.numel())]] = 1.0
-    assert (packing.reason_to_stay_dense([weight]) is None) == packs
+    assert (packing.reason_to_stay_dense([weight], 1, False) is None) == packs
 
 
 def test_density_is_that_of_all_weights_together(any_size):
     # Blocks of 8 x 8 fit without padding, so that as much is stored as there is.
     sparse, dense = torch.zeros(16, 16), torch.ones(16, 16)
-    assert "density 0.500" in packing.reason_to_stay_dense([sparse, dense])
-    assert packing.reason_to_stay_dense([sparse, sparse, sparse, dense]) is None
+    assert "density 0.500" in packing.reason_to_stay_dense([sparse, dense], 1, False)
+    assert packing.reason_to_stay_dense([sparse, sparse, sparse, dense], 1, False) is None
 
 
 def test_environment_takes_the_place_of_auto(monkeypatch):

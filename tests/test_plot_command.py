@@ -7,6 +7,7 @@ import sys
 import pytest
 from cli_runs import run
 
+from fairseq_rnnprune.display import figure
 from fairseq_rnnprune.sweep import plot
 from fairseq_rnnprune.sweep.rows import Spread, read_rows
 from fairseq_rnnprune.sweep.series import make_picture
@@ -111,7 +112,7 @@ def test_a_figure_has_lines_dots_and_references(capsys, results, tmp_path, monke
     assert list(dense.get_ydata()) == [5.5, 5.5]
     labels = [text.get_text() for text in kept[0].legends[0].get_texts()]
     assert labels == ["ramp, 1x1", "cubic, 1x1", "cubic, 4x4", "dense"]
-    assert [plot._short(v) for v in (0.95, 1500, 2e6)] == ["0.95", "1.5 k", "2 M"]
+    assert [figure.short(v) for v in (0.95, 1500, 2e6)] == ["0.95", "1.5 k", "2 M"]
 
 
 def test_files_of_single_runs_are_rows(capsys, tmp_path, root, monkeypatch):

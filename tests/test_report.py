@@ -64,15 +64,15 @@ def test_blocks_by_hand():
 
 
 def test_block_shapes_come_from_the_training_unless_given():
-    state = {"rnnprune": {"block_shape": {"input": [2, 2], "recurrent": [1, 2]}, "updates": 1}}
-    trained = table.report_checkpoint(checkpoint(state=state))
+    shapes = {"input": (2, 2), "recurrent": (1, 2)}
+    trained = table.report_checkpoint(checkpoint(block_shapes=shapes))
     assert trained.block_shapes["input"] == (2, 2)
     assert trained.block_shapes["recurrent"] == (1, 2)
     assert trained.block_shapes["linear"] == (1, 1)
-    given = table.report_checkpoint(checkpoint(state=state), block_shapes={"input": (1, 1)})
+    given = table.report_checkpoint(checkpoint(block_shapes=shapes), block_shapes={"input": (1, 1)})
     assert given.block_shapes["input"] == (1, 1)
-    foreign = table.report_checkpoint(checkpoint(state={"rnnprune": "?"}))
-    assert set(foreign.block_shapes.values()) == {(1, 1)}
+    dense = table.report_checkpoint(checkpoint())
+    assert set(dense.block_shapes.values()) == {(1, 1)}
 
 
 def test_stored_bytes_are_packed_where_that_is_smaller():

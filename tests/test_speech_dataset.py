@@ -64,12 +64,12 @@ def test_features_may_be_normalised_by_utterance(utterances, folder):
     torch.testing.assert_close(source.std(0, correction=0), torch.ones(20))
 
 
-def test_nothing_is_read_before_an_item_is_asked_for(utterances, folder, monkeypatch):
+def test_nothing_is_read_before_an_item_is_asked_for(utterances, folder, tmp_path, monkeypatch):
     def read(*arguments):
         raise AssertionError("audio was read")
 
     monkeypatch.setattr(cache_module, "read_audio", read)
-    dataset = make_dataset(utterances, folder, cache=None, shuffle=True)
+    dataset = make_dataset(utterances, folder, cache=FeatureCache(tmp_path), shuffle=True)
     assert dataset.num_tokens(1) == dataset.size(1) == frame_count(12000, RATE)
     assert list(dataset.num_tokens_vec(np.array([1, 0]))) == [frame_count(12000, RATE), 23]
     assert len(dataset.batch_by_size(dataset.ordered_indices(), max_sentences=3)) == 3

@@ -224,9 +224,6 @@ def test_memory_is_bounded_and_not_pickled(corpus, audio, computed):
     assert not copied._memory
     assert np.array_equal(copied.features(audio, CONFIG), cache.features(audio, CONFIG))
     assert len(computed) == 2
-    nowhere = FeatureCache(None, memory_bytes=0)
-    nowhere.features(audio, CONFIG)
-    assert not nowhere.has(audio, CONFIG)
 
 
 def test_bad_audio_leaves_nothing_behind(corpus):

@@ -9,8 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairseq_rnnprune.speech.dictionary import (
-    BLANK,
-    decode,
     encode,
     load_dictionary,
     make_dictionary,
@@ -85,12 +83,10 @@ def test_fairseq_reads_the_dictionary(tmp_path, units):
     assert symbols_of(dictionary) == list(counts)
     assert dictionary.count[dictionary.nspecial :] == list(counts.values())
     assert dictionary == make_dictionary(counts)
-    assert dictionary.index("<s>") == BLANK
+    # fairseq's `ctc` criterion has the blank there.
+    assert dictionary.index("<s>") == 0
     indices = encode("the cat", units, dictionary)
     assert indices.tolist() == [dictionary.index(s) for s in units.encode("the cat")]
-    assert decode([BLANK, *indices, dictionary.pad(), dictionary.eos()], units, dictionary) == (
-        "the cat"
-    )
 
 
 def test_an_unknown_unit_counts_as_one_character(tmp_path):
@@ -139,8 +135,6 @@ def test_what_is_no_model_is_refused(tmp_path):
     for content in (b"", b"no model"):
         with pytest.raises(ValueError, match="expected a sentencepiece model, got . bytes"):
             SentencePieceUnits(content)
-    with pytest.raises(ValueError, match="expected units characters or sentencepiece, got 'words'"):
-        load_units("words", tmp_path)
 
 
 @pytest.mark.parametrize(("texts", "size"), [([], 60), (["", " "], 60), (TEXTS, 5), (TEXTS, 0)])

@@ -144,8 +144,8 @@ def test_composite_optimizers_see_no_tags(name, tagged):
     model.weight_ih_l0.optim_overrides = {"lr": 1.0}
     tag_prunable(model)
     cfg = SimpleNamespace(optimizer=SimpleNamespace(_name=name))
-    build = trainer_hooks._refuse_what_loses_masks(built.append)
-    build(trainer := SimpleNamespace(cfg=cfg, model=model))
+    trainer = SimpleNamespace(cfg=cfg, model=model)
+    trainer_hooks._refuse_what_loses_masks(built.append, trainer)
     assert built == [trainer]
     assert (read_tag(model.weight_hh_l0) is not None) == tagged
     assert hasattr(model.weight_hh_l0, "optim_overrides") == tagged

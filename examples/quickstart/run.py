@@ -25,7 +25,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from text import write_splits  # noqa: E402
 
-from fairseq_rnnprune.experiment import fairseq, perplexity, rnnprune, save_result  # noqa: E402
+from fairseq_rnnprune.experiment import fairseq, generated, perplexity, rnnprune, save_result  # noqa: E402
 
 USER_DIR = Path(__file__).resolve().parent.parent.parent / "user_dir"
 # In folders that this script may make anew.
@@ -89,12 +89,12 @@ def main() -> None:
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         perplexities = list(pool.map(lambda v: evaluate(data, checkpoints[v[1]], v[2]), VARIANTS))
     stage("fairseq-generate: text")
-    generated = [generate(data, checkpoints[c], packed) for _, c, packed in VARIANTS]
-    same = generated[1][0] == generated[2][0]
+    runs = [generate(data, checkpoints[c], packed) for _, c, packed in VARIANTS]
+    same = runs[1][0] == runs[2][0]
 
     table = Table("model", "parameters kept", "perplexity", "tokens/s", "MB", title="Results")
     for (name, checkpoint, packed), ppl, (_, speed) in zip(
-        VARIANTS, perplexities, generated, strict=True
+        VARIANTS, perplexities, runs, strict=True
     ):
         total = totals[checkpoint]
         stored = total["dense_bytes" if packed == "dense" else "stored_bytes"]
@@ -112,9 +112,8 @@ def main() -> None:
             *(name, f"{total['kept']:,}", f"{ppl:.2f}", f"{speed:.0f}", f"{stored / 1e6:.2f}")
         )
     console.print(table)
-    for prompt, continuation in zip(*generated[2][0], strict=True):
-        console.print(f"[dim]{prompt}[/dim] {continuation}", soft_wrap=True)
-        break
+    prompts, continuations = runs[2][0]
+    console.print(f"[dim]{prompts[0]}[/dim] {continuations[0]}", soft_wrap=True)
     console.print(f"dense and packed kernels generate the same text: {'yes' if same else 'NO'}")
     console.print(f"plots: {', '.join(str(p) for p in sorted(plots.glob('*.png')))}")
     stage("done")
@@ -182,10 +181,10 @@ def generate(
         *("--post-process", "sentencepiece", "--model-overrides", f"{{'packed': '{packed}'}}"),
     )
     sources = dict(re.findall(r"^S-(\d+)\t(.*)$", output, re.M))
-    hypotheses = dict(re.findall(r"^D-(\d+)\t[^\t]*\t(.*)$", output, re.M))
+    hypotheses = generated(output)
     speed = re.search(r"([\d.]+) tokens/s", output)
-    order = sorted(hypotheses, key=int)
-    return ([sources[i] for i in order], [hypotheses[i] for i in order]), float(speed[1])
+    prompts = [sources[str(i)] for i in hypotheses]
+    return (prompts, list(hypotheses.values())), float(speed[1])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,13 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from fairseq_rnnprune.experiment import count_parameters, fairseq, rnnprune, training_seconds
+from fairseq_rnnprune.experiment import (
+    count_parameters,
+    fairseq,
+    generated,
+    rnnprune,
+    training_seconds,
+)
 from fairseq_rnnprune.recipe import Recipe, check_files, digests, make_once
 from fairseq_rnnprune.speech.manifest import read_manifest, write_manifest
 
@@ -177,7 +183,7 @@ def packed_figures(data: Path, checkpoint: Path) -> dict[str, Any]:
     return {
         "cer_by_packed": {choice: found["cer"] for choice, found in rates.items()},
         "wer_by_packed": {choice: found["wer"] for choice, found in rates.items()},
-        "same_text_packed": texts(outputs["dense"]) == texts(outputs["fp32"]),
+        "same_text_packed": generated(outputs["dense"]) == generated(outputs["fp32"]),
         "exported_bytes": {choice: exported_bytes(checkpoint, choice) for choice in choices[1:]},
     }
 
@@ -187,12 +193,6 @@ def exported_bytes(checkpoint: Path, values: str) -> int:
     file = checkpoint.parent / f"{values}.safetensors"
     rnnprune("export", checkpoint, file, "--values", values)
     return file.stat().st_size
-
-
-def texts(output: str) -> dict[int, str]:
-    """The texts by number of the utterance, of what fairseq-generate printed."""
-    found = re.findall(r"^D-(\d+)\t[^\t]*\t(.*)$", output, re.M)
-    return {int(number): text for number, text in found}
 
 
 def error_rates(output: str) -> dict[str, float]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import sentencepiece
 
-from fairseq_rnnprune.experiment import fairseq
+from fairseq_rnnprune.experiment import fairseq, generated
 from fairseq_rnnprune.recipe import digests, make_once
 
 LANGUAGES = SOURCE, TARGET = "en", "de"
@@ -104,8 +103,7 @@ def generate(
         *("--beam", 5, "--batch-size", 32, "--max-len-a", 2, "--max-len-b", 10, *options),
         *("--model-overrides", f"{{'packed': '{packed}'}}"),
     )
-    found = re.findall(r"^D-(\d+)\t[^\t]*\t(.*)$", output, re.M)
-    return [text for _, text in sorted((int(number), text) for number, text in found)]
+    return list(generated(output).values())
 
 
 def translate(data: Path, checkpoint: Path, packed: str) -> list[str]:

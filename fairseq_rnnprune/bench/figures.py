@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,8 @@ def bench_checkpoint(
 @torch.no_grad()
 def bench_layer(layer: BenchLayer, settings: Settings) -> Figures:
     """Measures one layer: dense, packed with each of the values, and what auto makes of it."""
-    packs, why = explain_packing(layer.weights, layer.gates, recurrent=layer.is_recurrent)
+    module = layer.module
+    packs, why = explain_packing(module.weights(), module.gates, module.is_recurrent)
     # Where auto packs, it packs fp32.
     chosen = "fp32" if packs else "dense"
     values = [v for v in VALUES if v in settings.values or v == chosen]
@@ -143,7 +145,7 @@ def bench_layer(layer: BenchLayer, settings: Settings) -> Figures:
         variants = [*dense_variants(layer), *packed_variants(layer, values)]
         errors = _errors(layer, variants, settings)
         x = _input(layer, settings, settings.steps)
-        candidates = [_candidate(variant, x.to(variant.dtype)) for variant in variants]
+        candidates = [_Candidate(v.name, partial(v.run, x.to(v.dtype))) for v in variants]
         samples = measure(candidates, settings.rounds, settings.seconds, TURN)
     per = settings.steps if layer.is_recurrent else 1
     timed = summary(samples, errors, per, DENSE)
@@ -159,7 +161,7 @@ def bench_layer(layer: BenchLayer, settings: Settings) -> Figures:
     rows[AUTO] = rows[chosen]
     if chosen not in (*DENSE, *settings.values):
         del rows[chosen]
-    nonzeros = sum(int(weight.count_nonzero()) for weight in layer.weights)
+    nonzeros = sum(int(weight.count_nonzero()) for weight in module.weights())
     return Figures(layer.name, layer.kind, nonzeros, rows, why, len(samples["dense"]))
 
 
@@ -193,7 +195,3 @@ def _input(layer: BenchLayer, settings: Settings, steps: int) -> Tensor:
     """Normal random x, the same in every run: [B, T, I] or, of a linear layer, [B, I]."""
     shape = [settings.batch, *([steps] if layer.is_recurrent else []), layer.input_size]
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
-
-
-def _candidate(variant: Variant, x: Tensor) -> _Candidate:
-    return _Candidate(variant.name, lambda: variant.run(x))

@@ -12,8 +12,6 @@ from torch import Tensor
 from fairseq_rnnprune.layers import GRU, ClippedRNN, Linear, reason_without_packed_form
 from fairseq_rnnprune.pruning import Prunable, find_prunable, tensor_identity
 
-_WEIGHT = re.compile(r"(?P<module>.*?)weight_(?P<kind>ih|hh)(?P<layer>_l\d+)?(?P<back>_reverse)?$")
-
 
 @dataclass(frozen=True)
 class BenchLayer:
@@ -29,17 +27,7 @@ class BenchLayer:
     @property
     def is_recurrent(self) -> bool:
         """Whether it runs over sequences x [B, T, I]; a linear layer is given x [B, I]."""
-        return not isinstance(self.module, Linear)
-
-    @property
-    def gates(self) -> int:
-        """Gates of each of its weights."""
-        return 3 if isinstance(self.module, GRU) else 1
-
-    @property
-    def weights(self) -> list[Tensor]:
-        """Its prunable matrices."""
-        return [p.detach() for p in self.module.parameters() if p.dim() == 2]
+        return self.module.is_recurrent
 
     @property
     def input_size(self) -> int:
@@ -59,7 +47,7 @@ def find_layers(model: Mapping[str, Tensor]) -> tuple[list[BenchLayer], dict[str
     modules: dict[str, list[Prunable]] = {}
     for p in prunables:
         if p.type in ("recurrent", "input"):
-            modules.setdefault(_WEIGHT.match(p.name)["module"], []).append(p)
+            modules.setdefault(p.name.rpartition("weight_")[0], []).append(p)
     for prefix, members in modules.items():
         name = prefix.rstrip(".") or "model"
         built = _recurrent(name, prefix, members[0].gates, model)

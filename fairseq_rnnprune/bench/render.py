@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from fairseq_rnnprune.display.grid import Grid, count, size
+from fairseq_rnnprune.display.grid import Grid, count, side_by_side, size
 from fairseq_rnnprune.provenance import environment
 from fairseq_rnnprune.sparse.cpu_library import instruction_sets
 
@@ -19,8 +19,8 @@ VARIANTS = ("nonzero", *DENSE, *VALUES, AUTO)
 
 def bench_grid(benches: list[CheckpointBench]) -> Grid:
     """One section per layer and total, one row per variant, one group of columns per checkpoint."""
-    layers = _union([bench.layers for bench in benches])
-    totals = _union([bench.totals for bench in benches])
+    layers = side_by_side([{f.name: f for f in bench.layers} for bench in benches])
+    totals = side_by_side([{f.name: f for f in bench.totals} for bench in benches])
     rows: list[list[str]] = []
     sections = []
     for members in [*layers, *totals]:
@@ -96,13 +96,6 @@ def bench_json(
             for bench in benches
         ],
     }
-
-
-def _union(columns: list[list[Figures]]) -> list[list[Figures | None]]:
-    """Layers of one name side by side, in the order of first appearance."""
-    by_name = [{figures.name: figures for figures in column} for column in columns]
-    names = dict.fromkeys(name for column in by_name for name in column)
-    return [[column.get(name) for column in by_name] for name in names]
 
 
 def _layer_rows(members: list[Figures | None]) -> list[list[str]]:

@@ -57,7 +57,7 @@ class Variant:
 def dense_variants(layer: BenchLayer) -> list[Variant]:
     """torch's own layer in float32, bfloat16 and, where torch has it, dynamic int8."""
     module = plain_layer(layer.module)
-    elements = sum(weight.numel() for weight in layer.weights)
+    elements = sum(weight.numel() for weight in layer.module.weights())
     run = _first if layer.is_recurrent else _only
     found = []
     for name, bytes_each, dtype, prepared in (

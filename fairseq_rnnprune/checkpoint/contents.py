@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ class Checkpoint:
     `model` holds the tensors by name, on the CPU; tied matrices share storage. `config` is
     fairseq's configuration as nested dicts, or one flat dict from old versions. `updates` and
     `epochs` (which may end in a fraction) tell how far the training was, `training_seconds` how
-    long it took, validation and interrupted runs included; None means unknown.
+    long it took, validation and interrupted runs included; None means unknown. `block_shapes` are
+    those by type of the pruned optimizer, empty after a dense one.
     """
 
     path: Path
@@ -29,8 +30,8 @@ class Checkpoint:
     config: dict[str, Any]
     updates: int | None
     epochs: float | None
-    optimizer_state: dict[str, Any] | None
     training_seconds: float | None = None
+    block_shapes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def option(self, group: str, name: str) -> Any:
         """An option of the configuration, such as ("optimization", "max_epoch"), or None."""
@@ -70,8 +71,8 @@ def checkpoint_of(loaded: Any, path: Path) -> Checkpoint:
     config = _dict(loaded.get("cfg")) or _dict(loaded.get("args"))
     history = loaded.get("optimizer_history")
     last = history[-1] if isinstance(history, list) and history else {}
-    # A packed file keeps of the optimizer's state the shape of blocks only.
-    exported = {"rnnprune": loaded["rnnprune"]} if "rnnprune" in loaded else {}
+    # A packed file keeps that part of the optimizer's state only.
+    pruning = _dict(_dict(loaded.get("last_optimizer_state"), loaded).get("rnnprune"))
     updates = _int(_dict(last).get("num_updates"))
     extra = _dict(loaded.get("extra_state"))
     iterator = _dict(extra.get("train_iterator"))
@@ -83,8 +84,8 @@ def checkpoint_of(loaded: Any, path: Path) -> Checkpoint:
         config=config,
         updates=updates,
         epochs=_epochs(iterator, updates, frequency),
-        optimizer_state=_dict(loaded.get("last_optimizer_state")) or exported or None,
         training_seconds=seconds if isinstance(seconds, float) else None,
+        block_shapes={t: tuple(shape) for t, shape in _dict(pruning.get("block_shape")).items()},
     )
 
 

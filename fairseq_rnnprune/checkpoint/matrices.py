@@ -55,7 +55,7 @@ def to_arrays(
         }
         for kind in (*_ARRAYS, *_SOME_ARRAYS):
             if (array := getattr(matrix, kind)) is not None:
-                arrays[f"{name}/{kind}"] = array.contiguous()
+                arrays[f"{name}/{kind}"] = array
     return arrays, {"packed": packed, "tied": tied, "names": list(model)}
 
 

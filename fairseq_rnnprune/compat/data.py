@@ -28,22 +28,21 @@ def keep_last_batch() -> None:
     """
     from fairseq.data import data_utils
 
-    def make(original: Callable) -> Callable:
-        def batch_by_size(indices: Iterable[int], *args: Any, **kwargs: Any) -> list:
-            if not isinstance(indices, np.ndarray):
-                indices = np.fromiter(indices, dtype=np.int64)
-            if len(indices) == 0:
-                return []
-            batches = original(indices, *args, **kwargs)
-            # Batches of fixed shapes (for TPUs) are cut by other rules.
-            if kwargs.get("fixed_shapes") is not None:
-                return batches
-            rest = indices[sum(map(len, batches)) :]
-            return [*batches, rest] if len(rest) else batches
+    def batch_by_size(
+        original: Callable, indices: Iterable[int], *args: Any, **kwargs: Any
+    ) -> list:
+        if not isinstance(indices, np.ndarray):
+            indices = np.fromiter(indices, dtype=np.int64)
+        if len(indices) == 0:
+            return []
+        batches = original(indices, *args, **kwargs)
+        # Batches of fixed shapes (for TPUs) are cut by other rules.
+        if kwargs.get("fixed_shapes") is not None:
+            return batches
+        rest = indices[sum(map(len, batches)) :]
+        return [*batches, rest] if len(rest) else batches
 
-        return batch_by_size
-
-    wrap_once(data_utils, "batch_by_size", make)
+    wrap_once(data_utils, "batch_by_size", batch_by_size)
 
 
 def batch_as_in_the_first_epoch() -> None:
@@ -55,17 +54,16 @@ def batch_as_in_the_first_epoch() -> None:
     """
     from fairseq.tasks import FairseqTask
 
-    def make(original: Callable) -> Callable:
-        def get_batch_iterator(self: Any, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-            made_anew = kwargs.get("disable_iterator_cache") or kwargs.get("update_epoch_batch_itr")
-            if not made_anew and self.can_reuse_epoch_itr(dataset):
-                # A resumed iterator then takes its epoch from the checkpoint.
-                kwargs["epoch"] = 1
-            return original(self, dataset, *args, **kwargs)
+    def get_batch_iterator(
+        original: Callable, self: Any, dataset: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        made_anew = kwargs.get("disable_iterator_cache") or kwargs.get("update_epoch_batch_itr")
+        if not made_anew and self.can_reuse_epoch_itr(dataset):
+            # A resumed iterator then takes its epoch from the checkpoint.
+            kwargs["epoch"] = 1
+        return original(self, dataset, *args, **kwargs)
 
-        return get_batch_iterator
-
-    wrap_once(FairseqTask, "get_batch_iterator", make)
+    wrap_once(FairseqTask, "get_batch_iterator", get_batch_iterator)
 
 
 def refuse_empty_evaluation() -> None:
@@ -75,18 +73,17 @@ def refuse_empty_evaluation() -> None:
     """
     from fairseq.tasks.language_modeling import LanguageModelingTask
 
-    def make(original: Callable) -> Callable:
-        def eval_lm_dataloader(self: Any, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-            batches = original(self, dataset, *args, **kwargs)
-            if len(batches) == 0:
-                limit = kwargs.get("max_positions")
-                raise ValueError(
-                    f"eval_lm: expected samples of at most {limit} tokens, the model's "
-                    f"max_positions, got 0 among {len(dataset)} samples; "
-                    f"set --tokens-per-sample to {limit} or less, or choose another --gen-subset"
-                )
-            return batches
+    def eval_lm_dataloader(
+        original: Callable, self: Any, dataset: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        batches = original(self, dataset, *args, **kwargs)
+        if len(batches) == 0:
+            limit = kwargs.get("max_positions")
+            raise ValueError(
+                f"eval_lm: expected samples of at most {limit} tokens, the model's "
+                f"max_positions, got 0 among {len(dataset)} samples; "
+                f"set --tokens-per-sample to {limit} or less, or choose another --gen-subset"
+            )
+        return batches
 
-        return eval_lm_dataloader
-
-    wrap_once(LanguageModelingTask, "eval_lm_dataloader", make)
+    wrap_once(LanguageModelingTask, "eval_lm_dataloader", eval_lm_dataloader)

@@ -43,21 +43,22 @@ def load_packed_files() -> None:
 
     from fairseq_rnnprune.checkpoint import is_packed_file, read_packed_file
 
-    def make(original: Callable) -> Callable:
-        def load_checkpoint_to_cpu(
-            path: str, arg_overrides: dict[str, Any] | None = None, *args: Any, **kwargs: Any
-        ) -> dict[str, Any]:
-            # Other paths may be of what fairseq fetches itself.
-            if not os.path.isfile(path) or not is_packed_file(path):
-                return original(path, arg_overrides, *args, **kwargs)
-            state = read_packed_file(path)
-            if state["args"] is not None:
-                vars(state["args"]).update(arg_overrides or {})
-            if state["cfg"] is not None:
-                state["cfg"] = OmegaConf.create(state["cfg"], flags={"allow_objects": True})
-                checkpoint_utils.overwrite_args_by_name(state["cfg"], arg_overrides or {})
-            return checkpoint_utils._upgrade_state_dict(state)
+    def load_checkpoint_to_cpu(
+        original: Callable,
+        path: str,
+        arg_overrides: dict[str, Any] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        # Other paths may be of what fairseq fetches itself.
+        if not os.path.isfile(path) or not is_packed_file(path):
+            return original(path, arg_overrides, *args, **kwargs)
+        state = read_packed_file(path)
+        if state["args"] is not None:
+            vars(state["args"]).update(arg_overrides or {})
+        if state["cfg"] is not None:
+            state["cfg"] = OmegaConf.create(state["cfg"], flags={"allow_objects": True})
+            checkpoint_utils.overwrite_args_by_name(state["cfg"], arg_overrides or {})
+        return checkpoint_utils._upgrade_state_dict(state)
 
-        return load_checkpoint_to_cpu
-
-    wrap_once(checkpoint_utils, "load_checkpoint_to_cpu", make)
+    wrap_once(checkpoint_utils, "load_checkpoint_to_cpu", load_checkpoint_to_cpu)

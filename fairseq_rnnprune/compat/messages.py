@@ -15,19 +15,16 @@ def explain_bf16() -> None:
     """
     from fairseq import utils
 
-    def make(original: Callable) -> Callable:
-        def get_tpu_device() -> Any:
-            if getattr(utils, "xm", None) is None:
-                raise ValueError(
-                    "fairseq-train: expected torch_xla for --bf16, which implies --tpu there, "
-                    "got no torch_xla; leave --bf16 out, or use fairseq-hydra-train with "
-                    "common.bf16=true"
-                )
-            return original()
+    def get_tpu_device(original: Callable) -> Any:
+        if getattr(utils, "xm", None) is None:
+            raise ValueError(
+                "fairseq-train: expected torch_xla for --bf16, which implies --tpu there, "
+                "got no torch_xla; leave --bf16 out, or use fairseq-hydra-train with "
+                "common.bf16=true"
+            )
+        return original()
 
-        return get_tpu_device
-
-    wrap_once(utils, "get_tpu_device", make)
+    wrap_once(utils, "get_tpu_device", get_tpu_device)
 
 
 def explain_unknown_model() -> None:
@@ -38,19 +35,16 @@ def explain_unknown_model() -> None:
     """
     from fairseq import models
 
-    def make(original: Callable) -> Callable:
-        def build_model(cfg: Any, *args: Any, **kwargs: Any) -> Any:
-            name = getattr(cfg, "_name", None) or getattr(cfg, "arch", None)
-            # A configuration with one key may be named by that key; fairseq checks it.
-            nested = not name and hasattr(cfg, "keys") and len(cfg) == 1
-            known = name in models.ARCH_MODEL_REGISTRY or name in models.MODEL_DATACLASS_REGISTRY
-            if not nested and not known:
-                raise ValueError(
-                    f"build_model: expected a registered model as `_name` in the configuration's "
-                    f"model node, got {name!r}; write for example `_name: rnnprune_gru_lm` there"
-                )
-            return original(cfg, *args, **kwargs)
+    def build_model(original: Callable, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        name = getattr(cfg, "_name", None) or getattr(cfg, "arch", None)
+        # A configuration with one key may be named by that key; fairseq checks it.
+        nested = not name and hasattr(cfg, "keys") and len(cfg) == 1
+        known = name in models.ARCH_MODEL_REGISTRY or name in models.MODEL_DATACLASS_REGISTRY
+        if not nested and not known:
+            raise ValueError(
+                f"build_model: expected a registered model as `_name` in the configuration's "
+                f"model node, got {name!r}; write for example `_name: rnnprune_gru_lm` there"
+            )
+        return original(cfg, *args, **kwargs)
 
-        return build_model
-
-    wrap_once(models, "build_model", make)
+    wrap_once(models, "build_model", build_model)

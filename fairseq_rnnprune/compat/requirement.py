@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib
 import platform
 import sys
-from types import ModuleType
 
 
-def require_fairseq() -> ModuleType:
-    """Import fairseq; ImportError with the command that installs a working one if that fails."""
+def require_fairseq() -> None:
+    """Imports fairseq; ImportError with the command that installs a working one if that fails."""
     try:
         # A folder that is merely called fairseq imports as well; it has no tasks.
         importlib.import_module("fairseq.tasks")
@@ -19,7 +18,6 @@ def require_fairseq() -> ModuleType:
     # fairseq 0.12.2 raises ValueError (mutable default) on Python >= 3.11; a broken build anything.
     except Exception as error:
         raise _unusable(f"one that fails: {type(error).__name__}: {error}") from error
-    return sys.modules["fairseq"]
 
 
 def _unusable(cause: str) -> ImportError:

@@ -16,16 +16,13 @@ def copy_checkpoints_whole() -> None:
     """
     from fairseq.file_io import PathManager
 
-    def make(original: Callable) -> Callable:
-        def copy(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
-            # iopath takes addresses as well, for which it has no rename.
-            if not (overwrite and PathManager.supports_rename(dst_path)):
-                return original(src_path, dst_path, overwrite)
-            temporary = f"{dst_path}.tmp"
-            copied = original(src_path, temporary, overwrite)
-            os.replace(temporary, dst_path)
-            return copied
+    def copy(original: Callable, src_path: str, dst_path: str, overwrite: bool = False) -> bool:
+        # iopath takes addresses as well, for which it has no rename.
+        if not (overwrite and PathManager.supports_rename(dst_path)):
+            return original(src_path, dst_path, overwrite)
+        temporary = f"{dst_path}.tmp"
+        copied = original(src_path, temporary, overwrite)
+        os.replace(temporary, dst_path)
+        return copied
 
-        return copy
-
-    wrap_once(PathManager, "copy", make)
+    wrap_once(PathManager, "copy", copy)

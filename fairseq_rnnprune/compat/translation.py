@@ -25,29 +25,26 @@ def answer_every_line() -> None:
     """
     from fairseq.tasks.translation import TranslationTask
 
-    def make(original: Callable) -> Callable:
-        def build_dataset_for_inference(
-            self: Any, src_tokens: list, src_lengths: Any, *args: Any, **kwargs: Any
-        ) -> Any:
-            limit = self.cfg.max_source_positions
-            longest = max(map(len, src_tokens), default=0)
-            if longest > limit:
-                count = sum(len(tokens) > limit for tokens in src_tokens)
-                found = f"{count} of {len(src_tokens)} longer, the longest of {longest}"
-                if not self.cfg.truncate_source:
-                    raise ValueError(
-                        f"translation: expected lines of at most {limit} tokens, got {found}; cut "
-                        "them with --truncate-source or set --max-source-positions"
-                    )
-                logger.warning("lines cut to %d tokens: %s", limit, found)
-                src_tokens = [_cut(tokens, limit) for tokens in src_tokens]
-                src_lengths = torch.tensor([len(tokens) for tokens in src_tokens])
-            _warn_of_unknown(src_tokens, self.source_dictionary)
-            return original(self, src_tokens, src_lengths, *args, **kwargs)
+    def build_dataset_for_inference(
+        original: Callable, self: Any, src_tokens: list, src_lengths: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        limit = self.cfg.max_source_positions
+        longest = max(map(len, src_tokens), default=0)
+        if longest > limit:
+            count = sum(len(tokens) > limit for tokens in src_tokens)
+            found = f"{count} of {len(src_tokens)} longer, the longest of {longest}"
+            if not self.cfg.truncate_source:
+                raise ValueError(
+                    f"translation: expected lines of at most {limit} tokens, got {found}; cut "
+                    "them with --truncate-source or set --max-source-positions"
+                )
+            logger.warning("lines cut to %d tokens: %s", limit, found)
+            src_tokens = [_cut(tokens, limit) for tokens in src_tokens]
+            src_lengths = torch.tensor([len(tokens) for tokens in src_tokens])
+        _warn_of_unknown(src_tokens, self.source_dictionary)
+        return original(self, src_tokens, src_lengths, *args, **kwargs)
 
-        return build_dataset_for_inference
-
-    wrap_once(TranslationTask, "build_dataset_for_inference", make)
+    wrap_once(TranslationTask, "build_dataset_for_inference", build_dataset_for_inference)
 
 
 def log_bleu_of_empty_text() -> None:
@@ -59,16 +56,15 @@ def log_bleu_of_empty_text() -> None:
     from fairseq.logging import metrics
     from fairseq.tasks.translation import TranslationTask
 
-    def make(original: Callable) -> Callable:
-        def reduce_metrics(self: Any, logging_outputs: list, criterion: Any) -> None:
-            original(self, logging_outputs, criterion)
-            # Training logs no lengths. fairseq's own bleu stays where it has logged it.
-            if any("_bleu_sys_len" in log for log in logging_outputs):
-                metrics.log_derived("bleu", _bleu)
+    def reduce_metrics(
+        original: Callable, self: Any, logging_outputs: list, criterion: Any
+    ) -> None:
+        original(self, logging_outputs, criterion)
+        # Training logs no lengths. fairseq's own bleu stays where it has logged it.
+        if any("_bleu_sys_len" in log for log in logging_outputs):
+            metrics.log_derived("bleu", _bleu)
 
-        return reduce_metrics
-
-    wrap_once(TranslationTask, "reduce_metrics", make)
+    wrap_once(TranslationTask, "reduce_metrics", reduce_metrics)
 
 
 def _bleu(meters: Any) -> float:

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 
-def wrap_once(owner: Any, name: str, make: Callable[[Callable], Callable]) -> None:
-    """Replace `owner.name` by `make(owner.name)`; a second call changes nothing."""
+def wrap_once(owner: Any, name: str, replacement: Callable) -> None:
+    """Let `owner.name(...)` call replacement(original, ...); a second call changes nothing."""
     original = getattr(owner, name)
     if hasattr(original, "_wrapped_by_rnnprune"):
         return
-    replacement = functools.wraps(original)(make(original))
-    replacement._wrapped_by_rnnprune = True
-    setattr(owner, name, replacement)
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return replacement(original, *args, **kwargs)
+
+    wrapper._wrapped_by_rnnprune = True
+    setattr(owner, name, wrapper)

@@ -38,6 +38,14 @@ def without_common_start(names: list[str]) -> list[str]:
     return [plain(".".join(p[common:])) for p in parts]
 
 
+def short(number: float) -> str:
+    """A number in the unit that suits it."""
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(number) >= scale:
+            return f"{number / scale:.4g} {unit}"
+    return f"{number:.4g}"
+
+
 def new_figure(width: float, height: float) -> Figure:
     """A figure of this size in inches; ValueError without matplotlib."""
     try:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+K, V = TypeVar("K"), TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,12 @@ class Grid:
     numeric: int
     groups: list[tuple[str, int]] = field(default_factory=list)
     sections: list[int] = field(default_factory=list)
+
+
+def side_by_side(columns: Sequence[Mapping[K, V]]) -> list[list[V | None]]:
+    """What the columns have under each key, in the order of first appearance; None for nothing."""
+    keys = dict.fromkeys(key for column in columns for key in column)
+    return [[column.get(key) for column in columns] for key in keys]
 
 
 def print_grid(grid: Grid) -> None:

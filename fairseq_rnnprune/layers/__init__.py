@@ -8,12 +8,7 @@ from .gru import GRU
 from .linear import Linear, make_packable
 from .lookahead import Lookahead
 from .packable import release_dense
-from .packing import (
-    PACKED_CHOICES,
-    choose_block_shape,
-    explain_packing,
-    reason_without_packed_form,
-)
+from .packing import PACKED_CHOICES, explain_packing, reason_without_packed_form
 from .rnn import ClippedRNN
 
 __all__ = [
@@ -24,7 +19,6 @@ __all__ = [
     "FrameBatchNorm",
     "Linear",
     "Lookahead",
-    "choose_block_shape",
     "explain_packing",
     "make_packable",
     "reason_without_packed_form",

@@ -31,8 +31,8 @@ class GRU(Packable, nn.GRU):
     PACKED_CHOICES, obeyed by `pack`.
     """
 
-    _gates = 3
-    _recurrent = True
+    gates = 3
+    is_recurrent = True
 
     def __init__(self, *args: Any, packed: str = "auto", **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -104,9 +104,6 @@ class GRU(Packable, nn.GRU):
             x = torch.cat(outputs, dim=2)
         x = zero_padding(x, lengths)
         return (x.transpose(0, 1) if self.batch_first else x), torch.stack(h_n)
-
-    def _weights(self) -> list[Tensor]:
-        return [weight.detach() for name, weight in self.named_parameters() if "weight" in name]
 
     def _packed_copy(self, dtype: torch.dtype) -> SparseGRU:
         return SparseGRU.from_dense(self, partial(choose_block_shape, dtype=dtype), dtype)

@@ -29,9 +29,6 @@ class Linear(Packable, nn.Linear):
         """As torch.nn.Linear's."""
         return super().forward(input) if self.sparse is None else self.sparse(input)
 
-    def _weights(self) -> list[Tensor]:
-        return [self.weight.detach()]
-
     def _packed_copy(self, dtype: torch.dtype) -> SparseLinear:
         shape = choose_block_shape(self.weight, 1, dtype)
         return SparseLinear.from_dense(self, shape, dtype)

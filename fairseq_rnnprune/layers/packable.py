@@ -32,12 +32,15 @@ class Packable(nn.Module, ABC):
     # The choice, the name and the device of the last packing.
     _packed_as: tuple[str, str, torch.device]
     # Row groups that no block may straddle.
-    _gates = 1
-    _recurrent = False
+    gates = 1
+    is_recurrent = False
 
-    @abstractmethod
-    def _weights(self) -> list[Tensor]:
-        """Every weight [M, K] that the packed copy holds."""
+    def weights(self) -> list[Tensor]:
+        """Every weight [M, K] that the packed copy holds, detached."""
+        return [p.detach() for p in self._weight_parameters()]
+
+    def _weight_parameters(self) -> list[nn.Parameter]:
+        return [p for name, p in self.named_parameters(recurse=False) if "weight" in name]
 
     @abstractmethod
     def _packed_copy(self, dtype: torch.dtype) -> nn.Module:
@@ -53,12 +56,12 @@ class Packable(nn.Module, ABC):
         choice = resolve_choice(self.packed) if choice is None else check_choice(choice, "choice")
         self._check_has_dense("pack")
         self.sparse, outcome = self._pack_as(choice)
-        self._packed_as = (choice, name, self._weights()[0].device)
+        self._packed_as = (choice, name, self.weights()[0].device)
         logger.info("%s (packed=%s): %s", name or type(self).__name__, choice, outcome)
 
     def _pack_as(self, choice: str) -> tuple[nn.Module | None, str]:
         """The packed copy, or None to stay dense, and a line that describes or explains it."""
-        if reason := reason_before_packing(choice, self._weights(), self._gates, self._recurrent):
+        if reason := reason_before_packing(choice, self.weights(), self.gates, self.is_recurrent):
             return None, reason
         sparse = self._packed_copy(DTYPES[choice])
         matrices = [part.W for part in sparse.modules() if isinstance(part, SparseLinear)]
@@ -71,7 +74,7 @@ class Packable(nn.Module, ABC):
         if self.sparse is None:
             return self
         choice, name, device = self._packed_as
-        here = self._weights()[0].device
+        here = self.weights()[0].device
         if here != device and not self.is_released:
             self.pack(choice, name)
         elif here != device:
@@ -130,8 +133,7 @@ def release_dense(model: nn.Module) -> int:
     for layer in model.modules():
         if not isinstance(layer, Packable) or layer.sparse is None or layer.is_released:
             continue
-        weights = [p for name, p in layer.named_parameters(recurse=False) if "weight" in name]
-        own = [p for p in weights if uses[id(p)] == 1]
+        own = [p for p in layer._weight_parameters() if uses[id(p)] == 1]
         for parameter in own:
             freed += parameter.nbytes
             parameter.data = parameter.data.new_empty(0)

@@ -59,14 +59,8 @@ def resolve_choice(option: str) -> str:
     return check_choice(os.environ.get(ENVIRONMENT) or "auto", ENVIRONMENT)
 
 
-def reason_to_stay_dense(
-    weights: Sequence[Tensor], gates: int = 1, recurrent: bool | None = None
-) -> str | None:
-    """Why packing a layer of these weights would not be faster; None if it should be.
-
-    `recurrent` says whether the layer is; None: if it has several gates.
-    """
-    recurrent = gates > 1 if recurrent is None else recurrent
+def reason_to_stay_dense(weights: Sequence[Tensor], gates: int, recurrent: bool) -> str | None:
+    """Why packing a layer of these weights would not be faster; None if it should be."""
     elements = sum(weight.numel() for weight in weights)
     shapes = [choose_block_shape(weight, gates, recurrent=recurrent) for weight in weights]
     is_on_gpu = weights[0].is_cuda
@@ -90,24 +84,16 @@ def reason_to_stay_dense(
     return None
 
 
-def explain_packing(
-    weights: Sequence[Tensor],
-    gates: int = 1,
-    recurrent: bool | None = None,
-) -> tuple[bool, str]:
-    """Whether `auto` would pack a layer of these weights here, and what `pack` would log about it.
-
-    `recurrent` says whether the layer is; None: if it has several gates.
-    """
-    choice = "auto"
-    recurrent = gates > 1 if recurrent is None else recurrent
+def explain_packing(weights: Sequence[Tensor], gates: int, recurrent: bool) -> tuple[bool, str]:
+    """Whether `auto` packs a layer of these weights here, and what `pack` would log about it."""
+    choice, dtype = "auto", DTYPES["auto"]
     if reason := reason_before_packing(choice, weights, gates, recurrent):
         return False, reason
     matrices = []
     for weight in weights:
-        shape = choose_block_shape(weight, gates, DTYPES[choice], recurrent)
+        shape = choose_block_shape(weight, gates, dtype, recurrent)
         apart = recurrent and keeps_diagonal(weight, shape, gates)
-        matrix = BlockSparseMatrix.from_dense(weight, shape, DTYPES[choice], gates, apart)
+        matrix = BlockSparseMatrix.from_dense(weight, shape, dtype, gates, apart)
         matrices.append(matrix)
     return describe(matrices, choice)
 

@@ -35,7 +35,7 @@ class ClippedRNN(Packable, nn.Module):
     what one layer hands to the next. `packed` is one of PACKED_CHOICES, obeyed by `pack`.
     """
 
-    _recurrent = True
+    is_recurrent = True
 
     def __init__(
         self,
@@ -168,9 +168,6 @@ class ClippedRNN(Packable, nn.Module):
 
     def _weight(self, kind: str, suffix: str) -> Tensor:
         return getattr(self, f"weight_{kind}_{suffix}")
-
-    def _weights(self) -> list[Tensor]:
-        return [weight.detach() for weight in self.parameters(recurse=False)]
 
     def _packed_copy(self, dtype: torch.dtype) -> SparseRNN:
         shape = partial(choose_block_shape, dtype=dtype, recurrent=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import torch.nn.functional as F
@@ -67,10 +68,7 @@ class FrontEnd(nn.Module):
     @property
     def stride(self) -> int:
         """Input frames per output frame."""
-        stride = 1
-        for block in self.blocks:
-            stride *= block.stride
-        return stride
+        return math.prod(block.stride for block in self.blocks)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """x [B, T, mel_bins] to [B, T', width], zero beyond the output's lengths.

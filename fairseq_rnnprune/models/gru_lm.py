@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fairseq_rnnprune.layers import GRU, Linear, make_packable
 from fairseq_rnnprune.pruning import tag_prunable
 
+from .embedding import token_embedding
 from .options import Packed, packed_field
 
 IncrementalState = dict[str, dict[str, Optional[Tensor]]]
@@ -93,7 +94,7 @@ class GRULanguageModel(FairseqLanguageModel):
 class GRUDecoder(FairseqIncrementalDecoder):
     """GRU decoder without encoder: tokens [B, T] to logits [B, T, vocabulary].
 
-    The GRU is torch.nn.GRU's: the reset gate acts after the recurrent product (arXiv 1406.1078v1
+    The GRU is torch.nn.GRU's: the reset gate acts after the recurrent product (arXiv 1406.1078v3
     differs), gates in the order r, z, n. Between the calls of incremental decoding, the hidden
     state [layers, B, H] is kept under the key "hidden".
     """
@@ -105,10 +106,7 @@ class GRUDecoder(FairseqIncrementalDecoder):
         dropout_out = _first(cfg.decoder_dropout_out, cfg.dropout)
         self.dropout_in = FairseqDropout(dropout_in, module_name="GRUDecoder")
         self.dropout_out = FairseqDropout(dropout_out, module_name="GRUDecoder")
-        padding = source_dictionary.pad()
-        self.embed_tokens = nn.Embedding(len(source_dictionary), embed_dim, padding)
-        nn.init.uniform_(self.embed_tokens.weight, -0.1, 0.1)
-        nn.init.zeros_(self.embed_tokens.weight[padding])
+        self.embed_tokens = token_embedding(source_dictionary, embed_dim)
         self.gru = GRU(
             embed_dim,
             hidden_size,

@@ -5,10 +5,10 @@ from typing import Any
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import FairseqEncoderDecoderModel
-from torch import nn
 
 from fairseq_rnnprune.pruning import tag_prunable
 
+from .embedding import token_embedding
 from .gru_decoder import AttentionalGRUDecoder
 from .gru_encoder import GRUEncoder
 from .options import Packed, packed_field
@@ -68,21 +68,14 @@ class GRUSeq2Seq(FairseqEncoderDecoderModel):
     @classmethod
     def build_model(cls, cfg: GRUSeq2SeqConfig, task: Any) -> "GRUSeq2Seq":
         source, target = task.source_dictionary, task.target_dictionary
-        source_embedding = _embedding(source, cfg.encoder_embed_dim)
+        source_embedding = token_embedding(source, cfg.encoder_embed_dim)
         if cfg.share_all_embeddings:
             _check_shareable(cfg, source, target)
             target_embedding = source_embedding
         else:
-            target_embedding = _embedding(target, cfg.decoder_embed_dim)
+            target_embedding = token_embedding(target, cfg.decoder_embed_dim)
         encoder = GRUEncoder(cfg, source, source_embedding)
         return cls(encoder, AttentionalGRUDecoder(cfg, target, target_embedding))
-
-
-def _embedding(dictionary: Any, dimension: int) -> nn.Embedding:
-    embedding = nn.Embedding(len(dictionary), dimension, dictionary.pad())
-    nn.init.uniform_(embedding.weight, -0.1, 0.1)
-    nn.init.zeros_(embedding.weight[dictionary.pad()])
-    return embedding
 
 
 def _check_shareable(cfg: GRUSeq2SeqConfig, source: Any, target: Any) -> None:

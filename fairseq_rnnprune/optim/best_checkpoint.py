@@ -31,19 +31,18 @@ def install() -> None:
             wrap_once(module, _FUNCTION, partial(_compare_final_masks, module))
 
 
-def _compare_final_masks(module: ModuleType, original: Callable) -> Callable:
-    def validate_and_save(cfg: Any, trainer: Trainer, *args: Any, **kwargs: Any) -> Any:
-        optimizer = pruned_optimizer(trainer.optimizer)
-        if optimizer is None:
-            return original(cfg, trainer, *args, **kwargs)
-        if not optimizer.best_has_final_masks:
-            # fairseq keeps the best loss so far as attributes of functions.
-            for function in (checkpoint_utils.save_checkpoint, module.should_stop_early):
-                vars(function).pop("best", None)
-        losses, should_stop = original(cfg, trainer, *args, **kwargs)
-        optimizer.best_has_final_masks = optimizer.pruner.is_final()
-        if should_stop:
-            warn_at_the_end(optimizer.pruner)
-        return losses, should_stop
-
-    return validate_and_save
+def _compare_final_masks(
+    module: ModuleType, original: Callable, cfg: Any, trainer: Trainer, *args: Any, **kwargs: Any
+) -> Any:
+    optimizer = pruned_optimizer(trainer.optimizer)
+    if optimizer is None:
+        return original(cfg, trainer, *args, **kwargs)
+    if not optimizer.best_has_final_masks:
+        # fairseq keeps the best loss so far as attributes of functions.
+        for function in (checkpoint_utils.save_checkpoint, module.should_stop_early):
+            vars(function).pop("best", None)
+    losses, should_stop = original(cfg, trainer, *args, **kwargs)
+    optimizer.best_has_final_masks = optimizer.pruner.is_final()
+    if should_stop:
+        warn_at_the_end(optimizer.pruner)
+    return losses, should_stop

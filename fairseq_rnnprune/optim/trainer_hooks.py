@@ -25,23 +25,21 @@ def install() -> None:
     wrap_once(FP16Optimizer, "load_state_dict", _refuse_masks_of_others)
 
 
-def _tell_epoch_lengths(original: Callable) -> Callable:
+def _tell_epoch_lengths(
+    original: Callable, self: Trainer, epoch: int, *args: Any, **kwargs: Any
+) -> Any:
     """An optimizer never learns how long an epoch is, but schedules are given in epochs."""
-
-    def get_train_iterator(self: Trainer, epoch: int, *args: Any, **kwargs: Any) -> Any:
-        iterator = original(self, epoch, *args, **kwargs)
-        optimizer = pruned_optimizer(self.optimizer)
-        if optimizer is not None:
-            options = self.cfg.optimization
-            lengths = _updates_of_an_epoch(self.cfg, iterator)
-            # Epochs before this one were another optimizer's, or this one has started already.
-            optimizer.start(lengths[min(epoch, len(lengths)) - 1 :], epochs_before=epoch - 1)
-            # fairseq asks for one epoch more than it trains.
-            if options.max_epoch and epoch > options.max_epoch:
-                warn_at_the_end(optimizer.pruner)
-        return iterator
-
-    return get_train_iterator
+    iterator = original(self, epoch, *args, **kwargs)
+    optimizer = pruned_optimizer(self.optimizer)
+    if optimizer is not None:
+        options = self.cfg.optimization
+        lengths = _updates_of_an_epoch(self.cfg, iterator)
+        # Epochs before this one were another optimizer's, or this one has started already.
+        optimizer.start(lengths[min(epoch, len(lengths)) - 1 :], epochs_before=epoch - 1)
+        # fairseq asks for one epoch more than it trains.
+        if options.max_epoch and epoch > options.max_epoch:
+            warn_at_the_end(optimizer.pruner)
+    return iterator
 
 
 def _updates_of_an_epoch(cfg: Any, iterator: EpochBatchIterator) -> list[int]:
@@ -56,35 +54,29 @@ def _updates_of_an_epoch(cfg: Any, iterator: EpochBatchIterator) -> list[int]:
     return [updates(batches / n) for n in cfg.optimization.update_freq]
 
 
-def _refuse_what_loses_masks(original: Callable) -> Callable:
+def _refuse_what_loses_masks(original: Callable, self: Trainer) -> None:
     """fairseq flattens fp16 parameters, or hides an optimizer, before that can refuse."""
-
-    def _build_optimizer(self: Trainer) -> None:
-        name = getattr(self.cfg.optimizer, "_name", None)
-        if name == "pruned":
-            _check(self.cfg)
-            # Whatever trains has been imported by now.
-            best_checkpoint.install()
-        elif name == "composite":
-            # It takes tags for options of parameters, and wants those of a group to be equal.
-            remove_tags(self.model)
-        original(self)
-
-    return _build_optimizer
+    name = getattr(self.cfg.optimizer, "_name", None)
+    if name == "pruned":
+        _check(self.cfg)
+        # Whatever trains has been imported by now.
+        best_checkpoint.install()
+    elif name == "composite":
+        # It takes tags for options of parameters, and wants those of a group to be equal.
+        remove_tags(self.model)
+    original(self)
 
 
-def _refuse_masks_of_others(original: Callable) -> Callable:
+def _refuse_masks_of_others(
+    original: Callable, self: FP16Optimizer, state_dict: dict[str, Any], *args: Any
+) -> None:
     """fairseq compares the classes of optimizers, which fp16 hides behind one of its own."""
-
-    def load_state_dict(self: FP16Optimizer, state_dict: dict[str, Any], *args: Any) -> None:
-        if STATE in state_dict and not isinstance(self.fp32_optimizer, PrunedOptimizer):
-            raise ValueError(
-                "fairseq-train: expected --optimizer pruned, as the checkpoint has masks, got a "
-                "dense one, which would lose them; give it, or --reset-optimizer to go on dense"
-            )
-        original(self, state_dict, *args)
-
-    return load_state_dict
+    if STATE in state_dict and not isinstance(self.fp32_optimizer, PrunedOptimizer):
+        raise ValueError(
+            "fairseq-train: expected --optimizer pruned, as the checkpoint has masks, got a "
+            "dense one, which would lose them; give it, or --reset-optimizer to go on dense"
+        )
+    original(self, state_dict, *args)
 
 
 def _check(cfg: Any) -> None:

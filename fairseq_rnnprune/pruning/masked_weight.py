@@ -27,7 +27,8 @@ class MaskedWeight:
     """One weight [M, K], its block mask (bool) and the same by element (in the weight's dtype).
 
     With `keep_diagonal` the main diagonal of every gate [K, K] stays whatever the blocks do (as
-    in LPCNet, arXiv 1810.11846, section 3.4): it counts in no block, neither as size nor as score.
+    in LPCNet, arXiv 1810.11846, "Sparse matrices"): it counts in no block, neither as size nor as
+    score.
     """
 
     def __init__(

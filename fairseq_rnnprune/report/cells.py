@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fairseq_rnnprune.pruning import find_prunable
 
-from .table import GATE_NAMES
+from .table import gate_names
 
 _RECURRENT = re.compile(r"(?P<module>.*?)\.?weight_hh(?P<place>(_l(?P<layer>\d+))?(_reverse)?)$")
 
@@ -66,7 +66,7 @@ def find_cells(model: Mapping[str, Tensor]) -> list[Cell]:
             Cell(
                 *(match["module"], place, int(match["layer"] or 0), f"{start}weight_ih{place}"),
                 *(W, U, sum(known[1:], known[0]) if known else None),
-                gates=_gate_names(U.shape[0] // U.shape[1]),
+                gates=gate_names(U.shape[0] // U.shape[1]),
             )
         )
     return cells
@@ -124,9 +124,3 @@ def sources(cell: Cell, cells: list[Cell], model: Mapping[str, Tensor]) -> list[
     if convolutions:
         return [("channels" if convolutions[-1] == 3 else "channels x bands", width)]
     return [("features", width)]
-
-
-def _gate_names(gates: int) -> tuple[str, ...]:
-    if gates == 1:
-        return ("h",)
-    return GATE_NAMES.get(gates) or tuple(str(i) for i in range(gates))

@@ -9,6 +9,7 @@ from torch import Tensor
 from fairseq_rnnprune.layers import explain_packing, reason_without_packed_form
 from fairseq_rnnprune.pruning import Prunable
 
+# An embedding is looked up, not multiplied with: it stays dense.
 PACKED_TYPES = ("recurrent", "input", "linear")
 
 
@@ -28,5 +29,5 @@ def explain_inference(model: Mapping[str, Tensor], prunables: Iterable[Prunable]
         if recurrent and (reason := reason_without_packed_form(first.gates, names)):
             found[layer] = f"stays dense, {reason}"
         else:
-            found[layer] = explain_packing(weights, first.gates, recurrent=recurrent)[1]
+            found[layer] = explain_packing(weights, first.gates, recurrent)[1]
     return found

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fairseq_rnnprune.pruning import Prunable
 
-from .table import GATE_NAMES
+from .table import gate_names
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def compare_masks(
         other = second[name][1]
         overlaps.append(_overlap(p, None, mask, other))
         if p.gates > 1 and len(mask) % p.gates == 0:
-            gates = GATE_NAMES.get(p.gates) or [str(i) for i in range(p.gates)]
-            pieces = zip(gates, mask.chunk(p.gates), other.chunk(p.gates), strict=True)
+            chunks = mask.chunk(p.gates), other.chunk(p.gates)
+            pieces = zip(gate_names(p.gates), *chunks, strict=True)
             overlaps += [_overlap(p, gate, a, b) for gate, a, b in pieces]
     return overlaps
 

@@ -15,6 +15,7 @@ from fairseq_rnnprune.display.figure import (
     new_figure,
     plain,
     save,
+    short,
     tidy,
     without_common_start,
 )
@@ -41,7 +42,7 @@ def plot_sparsity(reports: list[CheckpointReport], directory: Path) -> Path:
             panel.text(sparsity + 1, y, f"{sparsity:.1f}", va="center", fontsize=8)
         model = report.totals[-1]
         panel.set_title(
-            f"{plain(report.label)}: {_short(model.kept)} of {_short(model.elements)} kept"
+            f"{plain(report.label)}: {short(model.kept)} of {short(model.elements)} kept"
         )
         panel.set_xlabel("zeros (% of elements)")
         panel.set_xlim(0, 112)
@@ -109,10 +110,3 @@ def _draw(panel: Axes, curves: dict[str, dict[int, float]], scale: float) -> Non
         if type in curves:
             values = [scale * v for v in curves[type].values()]
             panel.plot(list(curves[type]), values, LINES[i], color=COLOURS[i], label=type)
-
-
-def _short(number: int) -> str:
-    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= scale:
-            return f"{number / scale:.3g} {unit}"
-    return str(number)

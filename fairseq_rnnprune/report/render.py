@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fairseq_rnnprune.display.grid import Grid, count, percent, size
+from fairseq_rnnprune.display.grid import Grid, count, percent, side_by_side, size
 
 from .table import PACKED_DTYPE, CheckpointReport, Row
 
@@ -13,8 +13,8 @@ def report_grid(reports: list[CheckpointReport]) -> Grid:
     """One row per tensor, gate and total; one group of columns per checkpoint."""
     blocks = any(shape != (1, 1) for r in reports for shape in r.block_shapes.values())
     columns = ["sparsity", *(["blocks"] if blocks else []), "kept", "dense", "packed"]
-    tensors = _union([{(r.name, r.gate): r for r in report.tensors} for report in reports])
-    totals = _union([{(r.name, r.gate): r for r in report.totals} for report in reports])
+    tensors = side_by_side([{(r.name, r.gate): r for r in report.tensors} for report in reports])
+    totals = side_by_side([{(r.name, r.gate): r for r in report.totals} for report in reports])
     return Grid(
         header=["tensor", "type", "shape", *columns * len(reports)],
         rows=[_cells(rows, blocks) for rows in [*tensors, *totals]],
@@ -57,12 +57,6 @@ def report_json(reports: list[CheckpointReport]) -> dict[str, Any]:
             for report in reports
         ],
     }
-
-
-def _union(reports: list[dict[Any, Row]]) -> list[list[Row | None]]:
-    """Rows with equal keys side by side, in the order of first appearance."""
-    keys = dict.fromkeys(key for rows in reports for key in rows)
-    return [[rows.get(key) for rows in reports] for key in keys]
 
 
 def _cells(rows: list[Row | None], blocks: bool) -> list[str]:

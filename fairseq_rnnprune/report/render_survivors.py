@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairseq_rnnprune.display.grid import Grid, count, percent
+from fairseq_rnnprune.display.grid import Grid, count, percent, side_by_side
 
 from .inputs import Inputs, Symbols, spread
 from .legends import (
@@ -101,8 +101,7 @@ def survivor_sections(survivors: Sequence[Survivors], pairs: Sequence[Pair]) -> 
 def _grid(leading: list[str], columns: list[str], labels: list[str], lines: list[_Lines]) -> Grid:
     """Lines with equal keys side by side, in the order of first appearance."""
     rows = []
-    for key in dict.fromkeys(key for by_key in lines for key in by_key):
-        found = [by_key.get(key) for by_key in lines]
+    for found in side_by_side(lines):
         first = next(line for line in found if line is not None)
         rows.append([*first[0]])
         for line in found:

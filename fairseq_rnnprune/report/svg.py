@@ -8,9 +8,10 @@ from html import escape
 
 from torch import Tensor
 
+from fairseq_rnnprune.display.figure import BLACK, COLOURS
 from fairseq_rnnprune.display.grid import printable
 
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000")
+_COLOURS = (*COLOURS, BLACK)
 _LEVELS = 16
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,15 +20,13 @@ from fairseq_rnnprune.pruning import (
 )
 from fairseq_rnnprune.sparse import BlockSparseMatrix
 
-from .inference import explain_inference
+from .inference import PACKED_TYPES, explain_inference
 
 BlockShape = tuple[int, int]
 
-# The orders in which torch.nn.GRU and torch.nn.LSTM stack their gates.
-GATE_NAMES = {3: ("r", "z", "n"), 4: ("i", "f", "g", "o")}
+# The orders in which torch.nn.GRU and torch.nn.LSTM stack their gates; without any, the new state.
+_GATE_NAMES = {1: ("h",), 3: ("r", "z", "n"), 4: ("i", "f", "g", "o")}
 
-# An embedding is looked up, not multiplied with: it stays dense.
-PACKED_TYPES = ("recurrent", "input", "linear")
 PACKED_DTYPE = torch.float32
 
 
@@ -92,7 +89,7 @@ def report_checkpoint(
     Where `block_shapes` says nothing about a type, it is the shape with which the model was
     trained, as the optimizer's state tells, or else 1 x 1. ValueError if a block does not fit.
     """
-    shapes = dict.fromkeys(TYPES, (1, 1)) | trained_block_shapes(checkpoint) | (block_shapes or {})
+    shapes = dict.fromkeys(TYPES, (1, 1)) | checkpoint.block_shapes | (block_shapes or {})
     prunables = find_prunable(checkpoint.model)
     types = tuple(types)
     tensors: list[Row] = []
@@ -123,18 +120,16 @@ def report_checkpoint(
     )
 
 
-def trained_block_shapes(checkpoint: Checkpoint) -> dict[str, BlockShape]:
-    """Block shapes by type that the pruned optimizer left in its state."""
-    state = (checkpoint.optimizer_state or {}).get("rnnprune")
-    saved: Any = state.get("block_shape") if isinstance(state, dict) else None
-    return {t: tuple(s) for t, s in saved.items() if t in TYPES} if isinstance(saved, dict) else {}
+def gate_names(gates: int) -> tuple[str, ...]:
+    """The names of so many gates, in the order of their rows."""
+    return _GATE_NAMES.get(gates) or tuple(map(str, range(gates)))
 
 
 def _tensor_rows(p: Prunable, weight: Tensor, block_shape: BlockShape) -> list[Row]:
     check_block_shape(tuple(weight.shape), block_shape, p.gates, p.name)
     pieces: list[tuple[str | None, Tensor, int]] = [(None, weight, p.gates)]
     if p.gates > 1:
-        names = GATE_NAMES.get(p.gates) or [str(i) for i in range(p.gates)]
+        names = gate_names(p.gates)
         pieces += [(n, w, 1) for n, w in zip(names, weight.chunk(p.gates), strict=True)]
     rows = [_count(p, gate, w, block_shape, gates) for gate, w, gates in pieces]
     dense_bytes = rows[0].dense_bytes

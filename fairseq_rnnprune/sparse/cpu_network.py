@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .cpu_library import CELLS, Layer, call, prepare, threads
+from .cpu_library import CELLS, Layer, address, call, prepare, threads
 
 if TYPE_CHECKING:
     from .direction import Direction
@@ -39,7 +39,7 @@ class Network:
         self.kept.append((prepared, biases))
         return Layer(
             *(matrix.pointer for matrix in prepared),
-            *(None if bias is None else bias.data_ptr() for bias in biases),
+            *map(address, biases),
             CELLS[direction.cell],
             direction.ceiling,
             direction.reverse,

@@ -4,7 +4,7 @@ A weight [M, K] with G gates is cut, gate by gate, into *panels* of r rows; the 
 gate is padded with zero rows, so that no panel straddles two gates. Each panel stores its blocks
 of r x c elements, from left to right; a block at the right edge is padded with zeros, too. If every
 gate is square, its diagonal may be stored apart: a mask that always keeps it (as LPCNet's does,
-arXiv 1810.11846, section 3.3) would otherwise need a block for each few of its elements.
+arXiv 1810.11846, "Sparse matrices") would otherwise need a block for each few of its elements.
 """
 
 from __future__ import annotations

@@ -50,18 +50,18 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
                 if len(block) < _BLOCK:
                     break
         except RuntimeError as error:
-            raise _bad(
+            raise bad_audio(
                 path,
                 f"cut off or damaged: expected {expected} samples, got an error after "
-                f"{sum(map(len, blocks))}: {_reason(error)}",
+                f"{sum(map(len, blocks))}: {reason(error)}",
             ) from error
     audio = np.concatenate(blocks)
     if len(audio) < expected:
-        raise _bad(path, f"cut off: expected {expected} samples, got {len(audio)}")
+        raise bad_audio(path, f"cut off: expected {expected} samples, got {len(audio)}")
     good = is_sound(audio)
     if not good.all():
         where = int(np.argmin(good))
-        raise _bad(
+        raise bad_audio(
             path, f"expected sound in finite samples, got {audio[where]:g} at {where / rate:.2f} s"
         )
     return resample(audio, rate, sample_rate)
@@ -90,20 +90,21 @@ def open_audio(path: Path):
     try:
         info = os.stat(path)
         if stat.S_ISDIR(info.st_mode):
-            raise _bad(path, "expected an audio file, got a folder")
+            raise bad_audio(path, "expected an audio file, got a folder")
         if not stat.S_ISREG(info.st_mode):
-            raise _bad(path, "expected an audio file, got a pipe or a device; write it to a file")
+            raise bad_audio(
+                path, "expected an audio file, got a pipe or a device; write it to a file"
+            )
         if not info.st_size:
-            raise _bad(path, "expected an audio file, got an empty one")
-        reason = unread(path)
-        if reason is not None:
-            raise _bad(path, reason)
+            raise bad_audio(path, "expected an audio file, got an empty one")
+        if problem := unread(path):
+            raise bad_audio(path, problem)
         file = soundfile.SoundFile(_source(path))
     except OSError as error:
-        raise _bad(path, f"expected an audio file, got {error.strerror}") from error
+        raise bad_audio(path, f"expected an audio file, got {error.strerror}") from error
     except RuntimeError as error:
-        raise _bad(
-            path, f"expected an audio file, got one that cannot be read: {_reason(error)}"
+        raise bad_audio(
+            path, f"expected an audio file, got one that cannot be read: {reason(error)}"
         ) from error
     if 0 < file.frames < _UNKNOWN:
         # soundfile seeks to where it is after every block, and MP3 goes on from there with other
@@ -112,8 +113,8 @@ def open_audio(path: Path):
         return file
     file.close()
     if file.frames:
-        raise _bad(path, "expected a file that says how long it is, got one written to a pipe")
-    raise _bad(path, "expected audio, got 0 samples")
+        raise bad_audio(path, "expected a file that says how long it is, got one written to a pipe")
+    raise bad_audio(path, "expected audio, got 0 samples")
 
 
 def _source(path: Path) -> io.BytesIO | bytes | str:
@@ -121,16 +122,18 @@ def _source(path: Path) -> io.BytesIO | bytes | str:
     try:
         data = read_with_length(path)
     except ValueError as error:
-        raise _bad(path, str(error)) from error
+        raise bad_audio(path, str(error)) from error
     if data is not None:
         return io.BytesIO(data)
     # soundfile cannot encode a name that is not UTF-8.
     return os.fsencode(path) if os.name == "posix" else os.fspath(path)
 
 
-def _reason(error: RuntimeError) -> str:
+def reason(error: RuntimeError) -> str:
+    """Why libsndfile reads no more, in its own words."""
     return str(getattr(error, "error_string", error)) or "no reason given"
 
 
-def _bad(path: Path, problem: str) -> AudioError:
+def bad_audio(path: Path, problem: str) -> AudioError:
+    """The error of a file, in one line."""
     return AudioError(" ".join(f"{path}: {problem}".split()))

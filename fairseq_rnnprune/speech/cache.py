@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "features"
 _CHECKSUM_BYTES = 4
 # Several splits share a folder; one complaint about it will do.
-_complained: set[Path | None] = set()
+_complained: set[Path] = set()
 
 
 class FeatureCache:
@@ -36,18 +36,17 @@ class FeatureCache:
     `memory_bytes` bounds what is kept in memory; beyond it, the folder serves.
     """
 
-    def __init__(self, folder: Path | None, memory_bytes: int = 1 << 30):
-        self.folder = None if folder is None else Path(folder)
+    def __init__(self, folder: Path, memory_bytes: int = 1 << 30):
+        self.folder = Path(folder)
         self.memory_bytes = memory_bytes
         self._memory: dict[str, np.ndarray] = {}
         self._used = 0
-        self._writable = folder is not None
-        if self.folder is not None:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                tempfile.TemporaryFile(dir=self.folder).close()
-            except OSError as error:
-                self._only_memory(error)
+        self._writable = True
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            self._only_memory(error)
 
     def features(self, path: Path, config: SpeechConfig, speed: float = 1.0) -> np.ndarray:
         """The features float32 [T, F] of a file, read-only; AudioError as of `read_audio`."""
@@ -67,12 +66,10 @@ class FeatureCache:
             self._used += found.nbytes
         return found
 
-    def has(self, path: Path, config: SpeechConfig, speed: float = 1.0) -> bool:
-        """Whether these features were computed before: the audio file is then known to be good."""
-        key = self._key(path, config, speed)
-        if key is None:
-            return False
-        return key in self._memory or (self.folder is not None and self._file(key).is_file())
+    def has(self, path: Path, config: SpeechConfig) -> bool:
+        """Whether its features were computed before: the audio file is then known to be good."""
+        key = self._key(path, config, 1.0)
+        return key is not None and (key in self._memory or self._file(key).is_file())
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker process fills its own memory; the features would be slower to send than to read.
@@ -84,12 +81,10 @@ class FeatureCache:
         except OSError:
             # read_audio finds the words for it.
             return None
-        place = Path(path).resolve()
-        if self.folder is not None:
-            place = os.path.relpath(place, self.folder.resolve())
+        place = os.path.relpath(Path(path).resolve(), self.folder.resolve())
         facts = (
             *(VERSION, config.sample_rate, config.mel_bins, WINDOW_MS, SHIFT_MS, float(speed)),
-            *(status.st_size, status.st_mtime_ns, os.fspath(place)),
+            *(status.st_size, status.st_mtime_ns, place),
         )
         return hashlib.blake2b(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
@@ -99,8 +94,6 @@ class FeatureCache:
 
     def _read(self, key: str, bins: int) -> np.ndarray | None:
         """The features if their file is there and whole."""
-        if self.folder is None:
-            return None
         try:
             data = self._file(key).read_bytes()
         except OSError:

@@ -73,14 +73,14 @@ def check_texts(
     utterances: Sequence[Utterance],
     config: SpeechConfig,
     units: Units,
-    known: Container[str] | None = None,
+    known: Container[str],
     output_lengths: Callable[[int], int] | None = None,
     speed: float = 1.0,
 ) -> Problems:
     """What is wrong with the transcripts of utterances with measured lengths.
 
     `known` are the units of the dictionary, `output_lengths` a model's output frames for so many
-    input frames, `speed` the fastest that training plays audio; None leaves that check out.
+    input frames (None leaves that check out), `speed` the fastest that training plays audio.
     """
     problems = {}
     for index, utterance in enumerate(utterances):
@@ -100,9 +100,7 @@ def check_texts(
     return problems
 
 
-def _spelling(
-    text: str, symbols: list[str], units: Units, known: Container[str] | None
-) -> str | None:
+def _spelling(text: str, symbols: list[str], units: Units, known: Container[str]) -> str | None:
     shown = repr(text if len(text) <= 40 else text[:37] + "...")
     if not symbols:
         return "expected a transcript, got an empty one"
@@ -111,7 +109,7 @@ def _spelling(
             f"expected no {units.reserved!r}, with which the units write a space, in the text, "
             f"got {shown}"
         )
-    outside = [] if known is None else [s for s in dict.fromkeys(symbols) if s not in known]
+    outside = [s for s in dict.fromkeys(symbols) if s not in known]
     if outside:
         named = ", ".join(map(repr, outside[:_NAMED]))
         return f"expected units of the dictionary, got {named} in {shown}"

@@ -15,6 +15,7 @@ from .config import SpeechConfig
 from .dictionary import encode
 from .features import changed_length, frame_count, normalize
 from .manifest import Utterance
+from .padding import pad_sources
 from .units import Units
 
 
@@ -34,7 +35,7 @@ class SpeechDataset(FairseqDataset):
         config: SpeechConfig,
         dictionary: Dictionary,
         units: Units,
-        cache: FeatureCache | None = None,
+        cache: FeatureCache,
         *,
         shuffle: bool = False,
         seed: int = 1,
@@ -45,8 +46,7 @@ class SpeechDataset(FairseqDataset):
             raise ValueError(f"SpeechDataset: expected speeds above 0, got {list(speeds)}")
         self.utterances = list(utterances)
         self.config, self.dictionary, self.units = config, dictionary, units
-        self.cache = FeatureCache(None) if cache is None else cache
-        self.shuffle, self.seed = shuffle, seed
+        self.cache, self.shuffle, self.seed = cache, shuffle, seed
         # Shared: fairseq keeps its worker processes, and calls set_epoch here only.
         self._epoch = torch.ones((), dtype=torch.int64).share_memory_()
         self.spec_augment, self.speeds = spec_augment, tuple(speeds)
@@ -84,18 +84,12 @@ class SpeechDataset(FairseqDataset):
         if not samples:
             return {}
         sources, targets = [s["source"] for s in samples], [s["target"] for s in samples]
-        lengths = torch.tensor([len(s) for s in sources])
         target_lengths = torch.tensor([len(t) for t in targets])
-        source = torch.nn.utils.rnn.pad_sequence(sources, batch_first=True)
-        padding_mask = torch.arange(source.shape[1]) >= lengths[:, None]
         return {
             "id": torch.tensor([s["row"] for s in samples]),
             "nsentences": len(samples),
             "ntokens": int(target_lengths.sum()),
-            "net_input": {
-                "source": source,
-                "padding_mask": padding_mask if padding_mask.any() else None,
-            },
+            "net_input": pad_sources(sources),
             "target": torch.nn.utils.rnn.pad_sequence(
                 targets, batch_first=True, padding_value=self.dictionary.pad()
             ),

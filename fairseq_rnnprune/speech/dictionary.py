@@ -13,9 +13,6 @@ from fairseq_rnnprune.checkpoint import read_checkpoint
 
 from .units import DICTIONARY_FILE, Units
 
-# fairseq's `ctc` criterion has the blank there if the task names no other: it is <s>.
-BLANK = 0
-
 
 class UnitDictionary(Dictionary):
     """fairseq's Dictionary, in whose texts an unknown unit is one character, U+FFFD.
@@ -74,11 +71,6 @@ def symbols_of(dictionary: Dictionary) -> list[str]:
 def encode(text: str, units: Units, dictionary: Dictionary) -> Tensor:
     """Text to indices, int64 [U], without an end symbol; an unknown unit is `<unk>`."""
     return torch.tensor([dictionary.index(s) for s in units.encode(text)], dtype=torch.int64)
-
-
-def decode(indices: Iterable[int], units: Units, dictionary: Dictionary) -> str:
-    """Indices to text; special symbols, padding among them, are left out."""
-    return units.decode(dictionary[int(i)] for i in indices if int(i) >= dictionary.nspecial)
 
 
 def dictionary_folder(path: Path) -> Path:

@@ -19,20 +19,21 @@ def install() -> None:
     wrap_once(Trainer, "load_checkpoint", _compare_task)
 
 
-def _compare_task(original: Callable) -> Callable:
+def _compare_task(
+    original: Callable,
+    self: Trainer,
+    filename: str,
+    reset_optimizer: bool = False,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
     """fairseq's Trainer saves the state of a task, but never loads it.
 
     With --reset-optimizer and --finetune-from-model another training begins, with its own data.
     """
-
-    def load_checkpoint(
-        self: Trainer, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any
-    ) -> Any:
-        resumes = isinstance(self.task, SpeechTask) and not reset_optimizer
-        if resumes and PathManager.isfile(filename):
-            state = checkpoint_utils.load_checkpoint_to_cpu(filename).get("task_state")
-            if state:
-                self.task.load_state_dict(state)
-        return original(self, filename, reset_optimizer, *args, **kwargs)
-
-    return load_checkpoint
+    resumes = isinstance(self.task, SpeechTask) and not reset_optimizer
+    if resumes and PathManager.isfile(filename):
+        state = checkpoint_utils.load_checkpoint_to_cpu(filename).get("task_state")
+        if state:
+            self.task.load_state_dict(state)
+    return original(self, filename, reset_optimizer, *args, **kwargs)

@@ -13,7 +13,7 @@ import torch
 
 from fairseq_rnnprune.speech import require
 
-from .audio import AudioError, is_sound, open_audio
+from .audio import AudioError, bad_audio, is_sound, open_audio, reason
 from .config import SpeechConfig
 from .features import SHIFT_MS, FeatureStream, normalize
 
@@ -83,10 +83,10 @@ def read_chunks(path: Path, sample_rate: int, milliseconds: float) -> Iterator[n
             try:
                 audio = file.read(size, dtype="float32", always_2d=True).mean(axis=1)
             except RuntimeError as error:
-                reason = getattr(error, "error_string", error)
-                raise _bad(path, f"cut off or damaged: got {taken} samples: {reason}") from error
+                found = f"cut off or damaged: got {taken} samples: {reason(error)}"
+                raise bad_audio(path, found) from error
             if not is_sound(audio).all():
-                raise _bad(
+                raise bad_audio(
                     path, f"expected sound in finite samples, got others after {taken / rate:.2f} s"
                 )
             taken += len(audio)
@@ -98,7 +98,7 @@ def read_chunks(path: Path, sample_rate: int, milliseconds: float) -> Iterator[n
             if is_last:
                 break
         if taken < file.frames:
-            raise _bad(path, f"cut off: expected {file.frames} samples, got {taken}")
+            raise bad_audio(path, f"cut off: expected {file.frames} samples, got {taken}")
 
 
 def _read_raw(sample_rate: int, milliseconds: float) -> Iterator[np.ndarray]:
@@ -119,7 +119,3 @@ def _read(size: int) -> bytes:
         return sys.stdin.buffer.read(size)
     except KeyboardInterrupt:
         return b""
-
-
-def _bad(path: Path, problem: str) -> AudioError:
-    return AudioError(" ".join(f"{path}: {problem}".split()))

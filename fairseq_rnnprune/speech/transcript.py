@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .audio import AudioError, read_audio
 from .features import SHIFT_MS, WINDOW_MS, log_mel, normalize
+from .padding import pad_sources
 from .stream import StreamingSearch, read_chunks
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _decode(
     loaded = [item for item in items if isinstance(item, _Loaded)]
     hypotheses: Iterator[Any] = iter(())
     if loaded:
-        net_input = _batch([torch.from_numpy(item.features) for item in loaded])
+        net_input = pad_sources([torch.from_numpy(item.features) for item in loaded])
         outputs = generator.generate([speech.model], {"net_input": net_input})
         hypotheses = (best for best, *_ in outputs)
     for item in items:
@@ -146,13 +146,6 @@ def _decode(
         best = next(hypotheses)
         tokens, frames = best["tokens"].tolist(), best["frames"].tolist()
         yield _transcript(item.path, item.seconds, tokens, frames, speech)
-
-
-def _batch(sources: Sequence[Tensor]) -> dict[str, Tensor | None]:
-    lengths = torch.tensor([len(source) for source in sources])
-    source = torch.nn.utils.rnn.pad_sequence(list(sources), batch_first=True)
-    mask = torch.arange(source.shape[1]) >= lengths[:, None]
-    return {"source": source, "padding_mask": mask if mask.any() else None}
 
 
 def _stream(

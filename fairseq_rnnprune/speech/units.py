@@ -137,12 +137,7 @@ def load_units(name: str, folder: Path) -> Units:
     """The units `name` of a SpeechConfig; their model, if they have one, is in the folder."""
     if name == CharacterUnits.name:
         return CharacterUnits()
-    if name == SentencePieceUnits.name:
-        return SentencePieceUnits.load(Path(folder, SENTENCEPIECE_FILE))
-    raise ValueError(
-        f"load_units: expected units {CharacterUnits.name} or {SentencePieceUnits.name}, "
-        f"got {name!r}"
-    )
+    return SentencePieceUnits.load(Path(folder, SENTENCEPIECE_FILE))
 
 
 def write_counts(counts: Mapping[str, int], path: Path) -> None:

@@ -9,9 +9,11 @@ from fairseq_rnnprune.display.figure import (
     BLACK,
     COLOURS,
     GREY,
+    LINES,
     new_figure,
     plain,
     save,
+    short,
     tidy,
 )
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 # The rest of Okabe and Ito's palette that shows on white.
 PALETTE = (*COLOURS, "#D55E00", "#56B4E9", GREY, BLACK)
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
-DASHES = ("-", "--", "-.", ":")
 # Multiples of powers of ten that get a tick, by how far apart the ends of the axis are.
 TICKS = (
     (4, (1, 2, 3, 4, 5, 6, 7, 8, 9)),
@@ -51,7 +52,7 @@ def draw(
     for (by, style), points in picture.series.items():
         # Without a second quantity, the markers tell apart what the colours do.
         marker = MARKERS[looks[style] if has_styles else list(colours).index(by)]
-        line = _draw_series(panel, points, colours[by], marker, DASHES[looks[style] % len(DASHES)])
+        line = _draw_series(panel, points, colours[by], marker, LINES[looks[style] % len(LINES)])
         name = ", ".join(str(value) for value in (by, style) if value is not None)
         if name:
             legend[plain(name)] = line
@@ -118,12 +119,4 @@ def _scale_x(panel: Axes, log_x: bool) -> None:
         panel.xaxis.set_minor_locator(NullLocator())
     else:
         panel.xaxis.set_major_locator(MaxNLocator(7))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-
-
-def _short(value: float) -> str:
-    """A tick in the unit that suits it."""
-    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= scale:
-            return f"{value / scale:.4g} {unit}"
-    return f"{value:.4g}"
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))

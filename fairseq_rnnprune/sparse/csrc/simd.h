@@ -12,7 +12,6 @@ static INLINE void store(float *p, V v) { *(UnalignedV *)p = v; }
 
 // x - 0.0 is x for every x, so the compiler leaves nothing but the broadcast.
 static INLINE V broadcast(float x) { return x - V{}; }
-static INLINE VI broadcast_int(int32_t x) { return x - VI{}; }
 
 // Adding 1.5 * 2^23 leaves no bits for a fraction: it rounds, and the lowest bits are the integer's.
 static constexpr float ROUND = 12582912.0f;
