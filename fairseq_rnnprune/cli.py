@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 from typing import NoReturn
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
     0, 2 after a message about a user's error, 130 after Ctrl-C.
     """
+    _ready_output()
     parser = _Parser(
         prog="rnnprune",
         description="Prepares, inspects and runs pruned fairseq models.",
@@ -54,8 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args = parser.parse_args(argv)
         args.run(args)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -67,6 +68,16 @@ def main(argv: list[str] | None = None) -> int:
         print("rnnprune: error:", "\n".join(lines), file=sys.stderr)
         return 2
     return 0
+
+
+def _ready_output() -> None:
+    """Lets a closed output swallow what it gets, and a name that its encoding lacks be escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -111,9 +111,10 @@ def training_rows(log: Path) -> list[dict[str, Any]]:
         # A killed training may leave part of a row, to which the next one adds its first line.
         with contextlib.suppress(ValueError):
             rows.append(json.loads(row))
-    if not rows:
+    # Other programs log JSON as well.
+    epochs = {row["epoch"]: row for row in rows if "epoch" in row}
+    if not epochs:
         raise ValueError(f"training_rows: expected fairseq's JSON log, got no row in {log}")
-    epochs = {row["epoch"]: row for row in rows}
     return [{k.removeprefix("train_"): v for k, v in row.items()} for row in epochs.values()]
 
 

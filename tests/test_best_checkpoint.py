@@ -66,6 +66,19 @@ def test_the_best_is_one_of_those_with_final_masks(data, tmp_path):
     assert sparsity(torch.cat([w.flatten() for w in prunable(best).values()])) > 0.9
 
 
+def test_the_loss_of_pruning_is_no_plateau(data, tmp_path):
+    plateau = ("--lr-scheduler", "reduce_lr_on_plateau", "--lr-shrink", "0.5")
+    window = ("--prune-start", "8", "--prune-end", "30", "--max-update", "0", "--max-epoch", "5")
+    run(data, tmp_path, *WORSE, *plateau, *window)
+    rates = [s["param_groups"][0]["lr"] for s in optimizer_states(tmp_path)]
+    assert rates == [3] * 5
+
+
+def optimizer_states(folder):
+    """At the end of each epoch."""
+    return [load(path)["last_optimizer_state"] for path in folder.glob("checkpoint[0-9].pt")]
+
+
 def test_so_it_is_after_resuming(data, tmp_path):
     # The last update before masks are final; the first one after has a greater loss.
     run(data, tmp_path, *WORSE, "--max-update", "8")

@@ -1,6 +1,7 @@
 """The `rnnprune` command as a user meets it: output, exit status, one line per error."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -111,7 +112,7 @@ def test_a_log_found_beside_a_dense_model_is_passed_over(capsys, dense, tmp_path
         (["calibrate", "DENSE", "--sparsity", "1"], r"of: expected a sparsity in \(0, 1\)"),
         (["calibrate", "DENSE", "--freq", "5000"], "expected a mask update between start=400"),
         (["calibrate", "DENSE", "--freq", "often"], "argument --freq: invalid int value: 'often'"),
-        (["calibrate", "DENSE", "--epochs", "0"], "expected a run of updates >= 1 and epochs > 0"),
+        (["calibrate", "DENSE", "--epochs", "0"], "--epochs: expected a number above 0, got 0"),
         (["calibrate", "STATE"], "got unknown updates and unknown epochs; give --updates and"),
         (["calibrate", "EMBEDDING"], "type recurrent, input, linear, got .* with embedding"),
     ],
@@ -146,8 +147,21 @@ def test_version(capsys):
 
 def test_a_closed_standard_output_is_no_error(capsys, monkeypatch, dense):
     monkeypatch.setattr(sys, "stdout", None)
-    assert cli.main(["report", str(dense), "--json"]) == 0
+    assert cli.main(["report", str(dense)]) == 0
+    sys.stdout.close()
     assert capsys.readouterr().err == ""
+
+
+def test_a_name_that_the_output_cannot_encode_is_escaped(dense, tmp_path):
+    path = tmp_path / "ł.pt"
+    path.write_bytes(dense.read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "fairseq_rnnprune.cli", "report", str(path)],
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=True,
+    )
+    assert b"\\u0142.pt" in done.stdout and done.stderr == b""
 
 
 PROBE = """

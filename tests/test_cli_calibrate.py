@@ -82,6 +82,21 @@ def test_calibrate_without_a_model(capsys):
 
 
 @pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (["--updates", "1"], "expected 0 <= start < end"),
+        (["--ramp-factor", "-1"], "ramp"),
+        (["--ramp-factor", "nan"], "ramp"),
+        (["--freq", "0"], "freq"),
+        (["--epochs", "inf"], "--epochs: expected a number above 0, got inf"),
+    ],
+)
+def test_calibrate_prints_no_options_that_training_refuses(capsys, wrong, message):
+    status, out, err = run(capsys, "calibrate", "--updates", "400", *wrong)
+    assert (status, out) == (2, "") and message in err
+
+
+@pytest.mark.parametrize(
     "given, updates, epochs, start",
     [
         (["--updates", "8000"], 8000, 20, 400),

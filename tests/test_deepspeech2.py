@@ -7,6 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fairseq.criterions.ctc import CtcCriterion, CtcCriterionConfig
+from fairseq.dataclass.configs import EMAConfig
+from fairseq.models.ema import EMA
 from speech_models import MEL_BINS, STREAMING, build, padded_batch, speech_task
 from tolerances import assert_close
 
@@ -39,6 +41,23 @@ def test_an_utterance_does_not_depend_on_its_batch(options, packed):
         for b, length in enumerate(LENGTHS):
             alone = exact(source[b : b + 1, :length].double())["encoder_out"][:, 0]
             assert_close(output["encoder_out"][valid[b], b], alone)
+
+
+@pytest.mark.parametrize("in_fp32", [False, True])
+def test_averages_copy_what_is_a_count(in_fp32):
+    model = build(cell="relu")
+    average = EMA(model, EMAConfig(ema_decay=0.5, ema_fp32=in_fp32))
+    state = model.state_dict()
+    count = next(name for name in state if name.endswith("num_batches_tracked"))
+    weight = next(name for name in state if "weight_hh" in name)
+    before = state[weight].clone()
+    with torch.no_grad():
+        state[count].add_(7)
+        state[weight].add_(1)
+    average.step(model)
+    averaged = average.get_model().state_dict()
+    assert averaged[count] == state[count] >= 7
+    assert_close(averaged[weight], before.double() + 0.5)
 
 
 @each_variant

@@ -269,6 +269,7 @@ def test_bad_requests_leave_everything_as_it_was(checkpoint, tmp_path, capsys, m
         ([tmp_path / "absent.pt", tmp_path / "m"], "expected a checkpoint file, got none"),
         ([save_sparse(tmp_path), tmp_path / "m"], "with the options of its model, got"),
         ([checkpoint, tmp_path / "m", "--values", "fp8"], "invalid choice: 'fp8'"),
+        ([checkpoint, tmp_path / os.fsdecode(b"b\xff")], "expected a path in UTF-8"),
     ]
     for arguments, message in cases:
         status, out, err = run(capsys, "export", *arguments)

@@ -36,6 +36,8 @@ def test_defaults_are_the_heuristics_of_table_1():
     # After the last of 20000 updates, which count from 0.
     assert recurrent(prune_schedule="one-shot") == OneShotSchedule(19999, 0.9)
     assert recurrent(prune_schedule="one-shot", prune_start="300") == OneShotSchedule(300, 0.9)
+    for end in ("100%", "20e", "20000"):
+        assert recurrent(prune_schedule="one-shot", prune_start=end) == OneShotSchedule(19999, 0.9)
 
 
 @pytest.mark.parametrize(

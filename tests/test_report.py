@@ -174,6 +174,12 @@ def test_inference_says_how_each_layer_runs_and_why():
     assert shown["inference"] == report.inference
 
 
+def test_what_runs_packed_of_tied_weights_is_the_output_layer():
+    tied = torch.ones(40, 8)
+    report = table.report_checkpoint(checkpoint({"a.weight": tied, "b.weight": tied}))
+    assert list(report.inference) == ["b"]
+
+
 def test_layers_of_other_kinds_stay_dense():
     lstm, rnn = torch.nn.LSTM(8, 8), torch.nn.RNN(8, 8)
     tensors = {

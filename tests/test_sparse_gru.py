@@ -11,6 +11,15 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from fairseq_rnnprune.sparse import SparseGRU, SparseLinear, gru_sequence, reference
 
+
+def test_it_has_what_models_ask_a_torch_layer_for():
+    gru = nn.GRU(3, 4, 2, bias=False, batch_first=True, bidirectional=True)
+    sparse = SparseGRU.from_dense(gru, (1, 1))
+    sparse.flatten_parameters()
+    for name in ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional"):
+        assert getattr(sparse, name) == getattr(gru, name)
+
+
 INPUT, H, T, B = 7, 5, 4, 3
 
 

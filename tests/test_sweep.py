@@ -94,6 +94,22 @@ def test_a_folder_that_another_training_began_is_refused(capsys, tmp_path):
     assert calls(tmp_path) == dict.fromkeys(ALL, 1)
 
 
+def test_finished_runs_are_not_taken_for_those_of_other_data(capsys, tmp_path):
+    write_grid(tmp_path)
+    sweep(capsys, tmp_path)
+    status, _, err = sweep(capsys, tmp_path, "--set", f"data={tmp_path}")
+    assert status == 2 and "delete the folder, or give another --work" in err
+
+
+def test_a_log_of_another_program_has_no_figures_of_fairseq(capsys, tmp_path):
+    grid = write_grid(tmp_path)
+    grid.write_text(grid.read_text().replace("{python} {training}", "{python} {training} "))
+    row = '[2026-01-01][train][INFO] - {"step": 1, "loss": 2.0}'
+    (tmp_path / "training.py").write_text(f"print('{row}')")
+    assert sweep(capsys, tmp_path)[0] == 0
+    assert all("training_seconds" not in row["figures"] for row in rows(tmp_path))
+
+
 def test_a_failed_run_is_named_and_the_others_go_on(capsys, tmp_path):
     write_grid(tmp_path, GRID.replace("runs:", "runs:\n  - {method: broken, sparsity: 0.8}"))
     status, out, err = sweep(capsys, tmp_path)

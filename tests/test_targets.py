@@ -68,6 +68,14 @@ def test_such_a_training_resumes_with_its_schedule(data, tmp_path):
     assert min(sparsities(state)) > 0.78
 
 
+def test_zeros_of_types_that_are_left_out_are_told(data, tmp_path, caplog):
+    run_train(data, tmp_path / "all", *PRUNED)
+    more = (*ANEW, *restore(tmp_path / "all"), "--prune-types", "recurrent")
+    run_train(data, tmp_path, *PRUNED, *more)
+    assert "% of decoder.gru.weight_ih_l0 are zeros, which will be trained" in caplog.text
+    assert "decoder.gru.weight_hh_l0 are zeros" not in caplog.text
+
+
 def test_a_training_that_ends_before_its_masks_are_final_is_told(data, tmp_path, caplog):
     (tmp_path / "few").mkdir()
     few = make_data(tmp_path / "few", lines=16)

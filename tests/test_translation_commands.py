@@ -21,6 +21,7 @@ from translation_runs import (
     train_pairs,
 )
 
+from fairseq_rnnprune.checkpoint import read_checkpoint
 from fairseq_rnnprune.compat.translation import answer_every_line, log_bleu_of_empty_text
 from fairseq_rnnprune.models.gru_seq2seq import GRUSeq2Seq
 
@@ -219,7 +220,13 @@ def test_the_best_checkpoint_by_bleu_when_the_model_says_nothing(data, tmp_path)
         *(data, tmp_path, "--optimizer", "adam", "--max-update", "2", *options, *best),
         disable_validation=False,
     )
-    assert (tmp_path / "checkpoint_best.pt").exists()
+    # Its counts of n-grams are numpy arrays.
+    assert read_checkpoint(tmp_path / "checkpoint_best.pt").updates == 2
+    train_pairs(
+        *(data, tmp_path, "--optimizer", "adam", "--max-update", "3", *options, *best),
+        disable_validation=False,
+    )
+    assert read_checkpoint(tmp_path / "checkpoint_last.pt").updates == 3
 
 
 @pytest.fixture(scope="module")

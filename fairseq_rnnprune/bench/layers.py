@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fairseq_rnnprune.layers import GRU, ClippedRNN, Linear, reason_without_packed_form
-from fairseq_rnnprune.pruning import Prunable, find_prunable, tensor_identity
+from fairseq_rnnprune.pruning import Prunable, find_prunable, last_name
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def find_layers(model: Mapping[str, Tensor]) -> tuple[list[BenchLayer], dict[str
             found.append(built)
     for p in prunables:
         if p.type == "linear":
-            name = _own_name(p.name, model).removesuffix(".weight")
+            name = last_name(p.name, model).removesuffix(".weight")
             found.append(_linear(name, model[p.name], model.get(f"{name}.bias")))
     return found, left_out
 
@@ -105,9 +105,3 @@ def _linear(name: str, weight: Tensor, bias: Tensor | None) -> BenchLayer:
 def _torch_name(name: str) -> str:
     """A tensor's name in a GRU of several layers: a GRUCell's has no number."""
     return f"{name}_l0" if re.fullmatch(r"(weight|bias)_(ih|hh)", name) else name
-
-
-def _own_name(name: str, model: Mapping[str, Tensor]) -> str:
-    """The last name of a matrix: that of the output layer where it is tied to an embedding."""
-    identity = tensor_identity(model[name])
-    return [other for other, t in model.items() if tensor_identity(t) == identity][-1]

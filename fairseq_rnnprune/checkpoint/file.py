@@ -9,17 +9,29 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from .packed_file import is_packed_file, read_packed_file
+
+
+def checkpoint_globals() -> list:
+    """What torch.load must be told to allow in the checkpoints of fairseq-train.
+
+    The options of a model with named sizes are a Namespace, and --eval-bleu leaves counts of
+    n-grams as numpy arrays of integers.
+    """
+    # numpy 1 has it under another name.
+    core = np._core if hasattr(np, "_core") else np.core
+    arrays = [core.multiarray._reconstruct, np.ndarray, np.dtype, type(np.dtype(np.int64))]
+    return [argparse.Namespace, *arrays]
 
 
 def load_state(path: Path) -> Any:
     """What torch.load gives of a checkpoint, or `read_packed_file` of a packed file.
 
     ValueError, in one line, if the file is missing, truncated or of another format. Nothing but
-    tensors, containers, numbers, strings and argparse.Namespace (in which fairseq keeps a
-    model's options) is unpickled.
+    tensors, containers, numbers, strings and what `checkpoint_globals` names is unpickled.
     """
     if path.is_dir():
         raise ValueError(
@@ -40,7 +52,7 @@ def load_state(path: Path) -> Any:
     if is_packed_file(path):
         return read_packed_file(path)
     # For good: the context manager `safe_globals` would, on leaving, take it from fairseq as well.
-    torch.serialization.add_safe_globals([argparse.Namespace])
+    torch.serialization.add_safe_globals(checkpoint_globals())
     try:
         # torch warns about archives that it then refuses: one line must be enough.
         with warnings.catch_warnings():

@@ -54,10 +54,17 @@ def write_packed_file(
     """Writes a model whose matrices have values of `dtype`: float32, bfloat16 or int8.
 
     `state` is what a checkpoint holds, `model` its weights, tied ones sharing memory. The file
-    appears whole or not at all. ValueError for a checkpoint of anything but plain values, OSError
-    for a file that cannot be written.
+    appears whole or not at all. ValueError for a checkpoint of anything but plain values and for a
+    path that is not UTF-8, OSError for a file that cannot be written.
     """
     path = Path(path)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"write_packed_file: expected a path in UTF-8, which safetensors needs, got {path}; "
+            "name another"
+        ) from None
     arrays, layout = to_arrays(model, dtype)
     parts = {name: state.get(name) for name in _PARTS}
     parts |= {"optimizer_history": [_history(state)], "extra_state": _extra(state)}

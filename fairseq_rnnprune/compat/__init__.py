@@ -6,6 +6,7 @@ nothing is broken, and may run any number of times.
 
 from __future__ import annotations
 
+from .averaging import copy_counts_to_averages
 from .data import (
     batch_as_in_the_first_epoch,
     keep_last_batch,
@@ -36,6 +37,7 @@ REPAIRS = (
     complete_help,
     answer_every_line,
     log_bleu_of_empty_text,
+    copy_counts_to_averages,
 )
 
 

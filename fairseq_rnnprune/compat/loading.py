@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import typing
 from collections import defaultdict
@@ -11,13 +10,15 @@ from typing import Any
 
 import torch
 
+from fairseq_rnnprune.checkpoint import checkpoint_globals
+
 from .wrap import wrap_once
 
 
 def checkpoint_classes() -> list:
     """The classes in fairseq's checkpoints and broadcasts beyond those that torch allows itself.
 
-    A checkpoint keeps the options of a model with named sizes as a Namespace. On a resume with
+    For what a checkpoint itself has see `checkpoint_globals`. On a resume with
     several processes the first one sends the others the checkpoint with its configuration as
     omegaconf objects (DictConfig and what those consist of) and placeholders for the tensors.
     """
@@ -28,7 +29,7 @@ def checkpoint_classes() -> list:
 
     config = [DictConfig, ListConfig, ContainerMetadata, Metadata, AnyNode]
     inside_config = [typing.Any, dict, list, int, defaultdict]
-    return [argparse.Namespace, _TensorPlaceholder, *config, *inside_config]
+    return [*checkpoint_globals(), _TensorPlaceholder, *config, *inside_config]
 
 
 def trust_checkpoint_classes() -> None:

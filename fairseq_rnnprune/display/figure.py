@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .grid import printable
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -27,8 +29,8 @@ GATE_TITLES = {
 
 
 def plain(text: str) -> str:
-    """A text from a file, in which matplotlib would take what is between two $ for a formula."""
-    return text.replace("$", r"\$")
+    """A text from anywhere, in which matplotlib would take what is between two $ for a formula."""
+    return printable(text).replace("$", r"\$")
 
 
 def without_common_start(names: list[str]) -> list[str]:

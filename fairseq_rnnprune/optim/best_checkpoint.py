@@ -1,4 +1,5 @@
-"""The best checkpoint is one of those whose masks are final, and early stopping waits for them.
+"""The best checkpoint is one of those whose masks are final; early stopping waits for them, and so
+does reduce_lr_on_plateau.
 
 A model that is still dense is nearly always better than what it is pruned to.
 """
@@ -13,6 +14,7 @@ from typing import Any
 
 from fairseq import checkpoint_utils
 from fairseq.trainer import Trainer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fairseq_rnnprune.compat.wrap import wrap_once
 
@@ -41,8 +43,16 @@ def _compare_final_masks(
         # fairseq keeps the best loss so far as attributes of functions.
         for function in (checkpoint_utils.save_checkpoint, module.should_stop_early):
             vars(function).pop("best", None)
+        _forget_best(trainer.lr_scheduler)
     losses, should_stop = original(cfg, trainer, *args, **kwargs)
     optimizer.best_has_final_masks = optimizer.pruner.is_final()
     if should_stop:
         warn_at_the_end(optimizer.pruner)
     return losses, should_stop
+
+
+def _forget_best(scheduler: Any) -> None:
+    """So that reduce_lr_on_plateau does not take the loss of pruning for a plateau."""
+    plateau = getattr(scheduler, "lr_scheduler", None)
+    if isinstance(plateau, ReduceLROnPlateau):
+        plateau.best, plateau.num_bad_epochs = plateau.mode_worse, 0

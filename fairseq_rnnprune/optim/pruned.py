@@ -24,7 +24,7 @@ from .reading import (
     without_epochs,
     worth,
 )
-from .targets import warn_at_start, warn_on_resuming
+from .targets import warn_at_start, warn_of_other_zeros, warn_on_resuming
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class PrunedOptimizer(FairseqOptimizer):
                 f"(--prune-types), got a model with {','.join(present) or 'none that are prunable'}"
                 "; prune other types, or a model of fairseq_rnnprune"
             )
+        self._others = [(tag, p) for tag, p in tagged if tag.type not in self._types]
         if missing:
             logger.info("no %s weights in this model: nothing of that type is pruned", missing)
         self._pruner: Pruner | None = None
@@ -111,6 +112,7 @@ class PrunedOptimizer(FairseqOptimizer):
             logger.info("pruning %s (%s) by %s", type_, names, self._pruner.schedules[type_])
         logger.info("fisher power %g, %s allocation", power, allocation)
         warn_at_start(self._pruner, training_updates(cfg, epoch_lengths))
+        warn_of_other_zeros(self._others)
         if self._pruner.sparsity() > 0:
             logger.info("masks start from zeros: sparsity %.4f", self._pruner.sparsity())
 

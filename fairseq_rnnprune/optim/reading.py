@@ -65,8 +65,8 @@ def build_schedules(
         update = updates("--prune-start", "50%")
     else:
         update = updates("--prune-start", "100%")
-        if cfg.prune_start is None:
-            # Updates count from 0.
+        if update == training_updates(cfg, epoch_lengths):
+            # Updates count from 0: the end of the training is its last one.
             update -= 1
     return {t: OneShotSchedule(update, s) for t, s in final().items()}
 

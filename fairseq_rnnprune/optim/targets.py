@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from statistics import mean
 
-from fairseq_rnnprune.pruning import Pruner
+from torch import Tensor
+
+from fairseq_rnnprune.pruning import Prunable, Pruner
 
 logger = logging.getLogger(__name__)
 
 # Beside one block, to which a target is met; a ramp with q from its own run ends within a point.
 TOLERANCE = 0.01
+# A share of zeros that no training leaves by itself.
+MANY_ZEROS = 0.1
 
 
 def warn_at_start(pruner: Pruner, total: int | None) -> None:
@@ -56,3 +61,14 @@ def misses_target(pruner: Pruner, type: str) -> bool:
     weights = pruner.weights if shared else pruner.of_type(type)
     block = max(int(w.sizes.max()) / w.weight.numel() for w in weights)
     return pruner.sparsity(None if shared else type) < target - block - TOLERANCE
+
+
+def warn_of_other_zeros(others: Sequence[tuple[Prunable, Tensor]]) -> None:
+    """Warns of those weights of types that are not pruned which were pruned before."""
+    for tag, weight in others:
+        zeros = 1 - int(weight.count_nonzero()) / weight.numel()
+        if zeros > MANY_ZEROS:
+            logger.warning(
+                "%.1f %% of %s are zeros, which will be trained, as %s is not among --prune-types",
+                *(100 * zeros, tag.name, tag.type),
+            )

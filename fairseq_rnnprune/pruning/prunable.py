@@ -77,6 +77,12 @@ def _classify(name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> Pruna
     return Prunable(name, "embedding" if "embed" in module.rpartition(".")[2] else "linear")
 
 
+def last_name(name: str, tensors: Mapping[str, Tensor]) -> str:
+    """The last name of a matrix: that of the output layer where it is tied to an embedding."""
+    identity = tensor_identity(tensors[name])
+    return [other for other, t in tensors.items() if tensor_identity(t) == identity][-1]
+
+
 def tag_prunable(model: nn.Module) -> list[Prunable]:
     """Marks every prunable parameter of `model`, so that an optimizer can recognise it.
 

@@ -20,7 +20,7 @@ def check_saved(
         raise ValueError(
             "Pruner.load_state_dict: expected the masks of the same weights, got differences "
             f"in {sorted(ours ^ set(state['masks']))}; keep --prune-types, or give "
-            "--reset-optimizer to rebuild the masks from the zeros"
+            "--reset-optimizer to rebuild the masks of its types from their zeros"
         )
     # A checkpoint from before the option has no entry: it kept none.
     if state.get("keep_diagonal", False) != keeps_diagonal:

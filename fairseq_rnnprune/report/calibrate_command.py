@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from math import inf
 from pathlib import Path
 
 from .arguments import add_block_shape, add_types, parse_block_shapes, parse_types
@@ -70,6 +71,8 @@ def run_calibrate(args: argparse.Namespace) -> None:
     from . import render_calibration as render
     from .calibration import calibrate, present_types
 
+    if args.epochs is not None and not 0 < args.epochs < inf:
+        raise ValueError(f"--epochs: expected a number above 0, got {args.epochs}")
     default = ["recurrent", "input", "linear"]
     if args.checkpoint is None:
         _calibrate_without_model(args, parse_types(args.types) or default)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fairseq_rnnprune.checkpoint import Checkpoint
-from fairseq_rnnprune.pruning import RampSchedule, find_prunable
+from fairseq_rnnprune.pruning import QuantileRamp, RampSchedule, find_prunable
 from fairseq_rnnprune.pruning.calibrate import (
     ScoredWeight,
     default_freq,
@@ -127,11 +127,13 @@ def options_without_model(
     if not 0 < sparsity < 1:
         raise ValueError(f"calibrate: expected a sparsity in (0, 1), got {sparsity}")
     start, ramp, end = default_window(updates, epochs or 1)
+    if freq is None:
+        freq = default_freq(start, end)
+    # Refuses what fairseq-train would refuse.
+    QuantileRamp(start, ramp, end, freq, sparsity, ramp_factor)
     window = f"--prune-ramp {ramp} --prune-end {end}"
     if epochs:
         window = f"--prune-start {start} {window}"
-    if freq is None:
-        freq = default_freq(start, end)
     goal = f"--prune-sparsity {sparsity:g}"
     return _options("auto", window, freq, ramp_factor, block_shapes, score, goal)
 

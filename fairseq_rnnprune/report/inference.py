@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from fairseq_rnnprune.layers import explain_packing, reason_without_packed_form
-from fairseq_rnnprune.pruning import Prunable
+from fairseq_rnnprune.pruning import Prunable, last_name
 
 # An embedding is looked up, not multiplied with: it stays dense.
 PACKED_TYPES = ("recurrent", "input", "linear")
@@ -18,7 +18,8 @@ def explain_inference(model: Mapping[str, Tensor], prunables: Iterable[Prunable]
     layers: dict[str, list[Prunable]] = {}
     for p in prunables:
         if p.type in PACKED_TYPES:
-            layers.setdefault(p.name.rpartition(".")[0], []).append(p)
+            name = last_name(p.name, model) if p.type == "linear" else p.name
+            layers.setdefault(name.rpartition(".")[0], []).append(p)
     found = {}
     for layer, members in layers.items():
         weights = [model[p.name].float() for p in members]

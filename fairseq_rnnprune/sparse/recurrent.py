@@ -28,10 +28,15 @@ class SparseRecurrent(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(nn.ModuleList(directions) for directions in layers)
         self.batch_first = batch_first
+        self.num_layers, self.bidirectional = len(layers), len(layers[0]) == 2
+        self.bias, self.dropout = layers[0][0].input.bias is not None, 0.0
         self.input_size = layers[0][0].input.W.shape[1]
         self.hidden_size = layers[0][0].recurrent.W.shape[1]
         self._cells = len(self._directions())
         self._parts = [p for d in self._directions() for p in (d.input, d.recurrent)]
+
+    def flatten_parameters(self) -> None:
+        """Nothing: models call it on torch's layers before they run them."""
 
     def _directions(self) -> list[Direction]:
         return [direction for directions in self.layers for direction in directions]

@@ -81,7 +81,7 @@ def add_sweep(subcommands: argparse._SubParsersAction) -> None:
         default=[],
         metavar="NAME=VALUE",
         help="value of a variable of the grid; repeatable. In the results, paths are written as "
-        "the name in capitals",
+        "the name in capitals: runs on other data need other results",
     )
     add_choices(parser, "--only", "runs with one of these values of an axis")
     parser.add_argument(
@@ -123,8 +123,8 @@ def run_sweep(args: argparse.Namespace) -> None:
     grid = read_grid(args.grid)
     only = parse_choices("--only", args.only)
     runs = make_runs(grid, _settings(args.set), only, args.work, args.grid)
-    done, missing = split_done(runs, load(args.results), args.results)
-    for run in missing:
+    done, _ = split_done(runs, load(args.results), args.results)
+    for run in runs:
         check_folder(run)
     if args.dry_run:
         _print_plan(runs, done)

@@ -24,7 +24,8 @@ def run_figures(checkpoint: Path, log: Path) -> Figures:
         rows = experiment.training_rows(log)
     except ValueError:
         return figures
-    figures["training_seconds"] = experiment.training_seconds(log)
+    if all("train_wall" in row for row in rows):
+        figures["training_seconds"] = experiment.training_seconds(log)
     for name, value in rows[-1].items():
         if name == "sparsity" or name.startswith("sparsity_"):
             figures[f"final_{name}"] = float(value)
