@@ -15,6 +15,10 @@ from fairseq_rnnprune.experiment import fairseq
 WORSE = (*PRUNED, "--prune-sparsity", "0.95", "--lr", "3", "--prune-inner", "sgd")
 
 
+# After one update.
+STOPPED = ("--stop-time-hours", "1e-9")
+
+
 @pytest.fixture(autouse=True)
 def forgotten():
     forget_losses()
@@ -97,6 +101,22 @@ def test_the_best_with_final_masks_is_remembered_on_resuming(data, tmp_path):
     found = losses(tmp_path)
     assert found[10] < min(found[11], found[12]), "the test's own premise"
     assert best_of(tmp_path)[0] == 10
+
+
+def test_a_longer_training_with_the_same_target_keeps_its_best(data, tmp_path):
+    # All of 16 updates, then of 40, would be final after 8 and after 20.
+    window = ("--prune-start", "1", "--prune-end", "50%")
+    run(data, tmp_path, *WORSE, *window, "--max-update", "16")
+    updates, best = best_of(tmp_path)
+    assert updates >= 9
+    forget_losses()
+    run(data, tmp_path, *WORSE, *window, "--max-update", "40", "--lr", "300", *STOPPED)
+    assert best_of(tmp_path)[1]["extra_state"]["best"] == best["extra_state"]["best"]
+    # More sparsity is another matter.
+    forget_losses()
+    more = ("--prune-sparsity", "0.97", "--max-update", "60", "--lr", "300", *STOPPED)
+    run(data, tmp_path, *WORSE, *window, *more)
+    assert updates_of(load(tmp_path / "checkpoint_best.pt")) > 16
 
 
 def test_patience_waits_for_final_masks(data, tmp_path, caplog):

@@ -71,6 +71,8 @@ class Pruner:
         self.thresholds = dict.fromkeys(self.types, 0.0)
         self.updates = 0
         self._capped: set[str] = set()
+        # Types that had their target when a training that now goes on for longer ended.
+        self._reached: set[str] = set()
         self._dead = DeadWatch()
 
     @property
@@ -103,7 +105,7 @@ class Pruner:
     def is_final(self, type: str | None = None) -> bool:
         """Tells whether the masks of a type, or of all, will not change any more."""
         types = self.types if type is None else (type,)
-        return all(self.updates >= self.schedules[t].end for t in types)
+        return all(t in self._reached or self.updates >= self.schedules[t].end for t in types)
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
@@ -178,6 +180,10 @@ class Pruner:
         self.thresholds[type] = max(self.thresholds[type], threshold)
         return min(self.thresholds[type], most)
 
+    def _target(self, type: str) -> float | tuple[float, ...] | None:
+        """The sparsity that a type ends with; None for a ramp, whose q leads to it."""
+        return getattr(self.schedules[type], "final", None)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs: tensors, numbers and strings only."""
         return {
@@ -187,6 +193,7 @@ class Pruner:
             "block_shape": {w.type: list(w.block_shape) for w in self.weights},
             "keep_diagonal": self._keeps_diagonal,
             "choice": self.choice,
+            "final": {t: self._target(t) for t in self.types if self.is_final(t)},
             "masks": {w.name: w.block_mask for w in self.weights},
         }
 
@@ -194,6 +201,10 @@ class Pruner:
         """Restores `state_dict()`; ValueError if it belongs to other weights or block shapes."""
         check_saved(state, self.weights, self._keeps_diagonal)
         self.updates = state["updates"]
+        if state.get("choice") == self.choice:
+            # A later end of the same schedule asks for nothing more.
+            final = state.get("final", {}).items()
+            self._reached = {t for t, target in final if target and target == self._target(t)}
         if not self.is_final():
             warn_of_other_choice(state, self.choice)
         self.thresholds = {t: state["thresholds"][t] for t in self.types}
