@@ -60,6 +60,7 @@ def main() -> None:
     options.add_argument("--work", type=Path, help="folder of a size's model (default: temporary)")
     options.add_argument("--out", type=Path, default=RESULTS / "memory")
     options.add_argument("--choice", choices=CHOICES, help="print one choice's figures only")
+    options.set_defaults(block=BLOCK)
     arguments = options.parse_args()
     if (arguments.size is None) == (arguments.checkpoint is None):
         options.error("expected either --size or --checkpoint")
@@ -163,7 +164,6 @@ def prepare_model(arguments: argparse.Namespace, work: Path) -> Path:
         row = Utterance(data / "noise.wav", RATE, "nobody", "GO ON")
         write_manifest(data / f"{split}.tsv", [row])
     rnnprune("prepare", data)
-    arguments.block = BLOCK
     return random_checkpoint(
         *(arguments, data, work, "--task", "rnnprune_speech", "--criterion", "ctc"),
         *("--arch", f"rnnprune_deepspeech2_{arguments.size}", "--zero-infinity"),

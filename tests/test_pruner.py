@@ -97,6 +97,33 @@ def test_a_saved_mask_wins_over_a_weight_that_happens_to_be_zero():
     assert weight.tolist() == [[2.0, 5.0]]
 
 
+def test_a_target_that_was_missed_is_not_final_when_a_later_window_meets_it():
+    weight = torch.arange(1.0, 21).view(4, 5)
+    first = pruner_of(weight, OneShotSchedule(0, 0.5))
+    run(first, 2)
+    # More is asked for when it is too late, and then in time.
+    second = pruner_of(weight, OneShotSchedule(0, 0.8))
+    second.load_state_dict(first.state_dict())
+    assert second.is_final() and second.sparsity() == 0.5
+    third = pruner_of(weight, OneShotSchedule(9, 0.8))
+    third.load_state_dict(second.state_dict())
+    assert not third.is_final()
+    run(third, 8)
+    assert third.is_final() and third.sparsity() == 0.8
+
+
+def test_a_target_that_was_met_is_final_whatever_the_later_window():
+    weight = torch.arange(1.0, 21).view(4, 5)
+    first = pruner_of(weight, OneShotSchedule(0, 0.8))
+    run(first, 2)
+    longer = pruner_of(weight, OneShotSchedule(9, 0.8))
+    longer.load_state_dict(first.state_dict())
+    assert longer.is_final()
+    otherwise = pruner_of(weight, OneShotSchedule(9, 0.8), allocation="global")
+    otherwise.load_state_dict(first.state_dict())
+    assert not otherwise.is_final()
+
+
 def test_a_resumed_run_remembers_that_the_cap_was_reached(caplog):
     weight = torch.randn(20, 10)
     pruner = pruner_of(weight, ramp(slope=20.0), max_sparsity=0.5)

@@ -8,11 +8,11 @@ from fairseq_runs import MAGNITUDE, PRUNED, make_data, prunable, run_train, spar
 from torch import nn
 
 from fairseq_rnnprune.optim import trainer_hooks
-from fairseq_rnnprune.optim.targets import misses_target
 from fairseq_rnnprune.pruning import (
     OneShotSchedule,
     Pruner,
     find_prunable,
+    misses_target,
     read_tag,
     tag_prunable,
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fairseq_rnnprune.checkpoint import checkpoint_globals
+from fairseq_rnnprune.checkpoint import checkpoint_globals, is_packed_file, read_packed_file
 
 from .wrap import wrap_once
 
@@ -41,8 +41,6 @@ def load_packed_files() -> None:
     """Let everything that takes a checkpoint take a file of `rnnprune export` as well."""
     from fairseq import checkpoint_utils
     from omegaconf import OmegaConf
-
-    from fairseq_rnnprune.checkpoint import is_packed_file, read_packed_file
 
     def load_checkpoint_to_cpu(
         original: Callable,

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from statistics import mean
 
 from torch import Tensor
 
-from fairseq_rnnprune.pruning import Prunable, Pruner
+from fairseq_rnnprune.pruning import Prunable, Pruner, misses_target
 
 logger = logging.getLogger(__name__)
 
-# Beside one block, to which a target is met; a ramp with q from its own run ends within a point.
-TOLERANCE = 0.01
 # A share of zeros that no training leaves by itself.
 MANY_ZEROS = 0.1
 
@@ -49,18 +46,6 @@ def warn_at_the_end(pruner: Pruner) -> None:
                 "as asked by %s; give --max-update, or --prune-start and --prune-end in updates",
                 *(pruner.updates, type, 100 * pruner.sparsity(type), pruner.schedules[type]),
             )
-
-
-def misses_target(pruner: Pruner, type: str) -> bool:
-    """Whether a type, or all that share its target, is less sparse than its schedule says."""
-    final = getattr(pruner.schedules[type], "final", None)
-    if final is None:
-        return False
-    target = mean(final) if isinstance(final, tuple) else final
-    shared = pruner.allocation != "uniform"
-    weights = pruner.weights if shared else pruner.of_type(type)
-    block = max(int(w.sizes.max()) / w.weight.numel() for w in weights)
-    return pruner.sparsity(None if shared else type) < target - block - TOLERANCE
 
 
 def warn_of_other_zeros(others: Sequence[tuple[Prunable, Tensor]]) -> None:

@@ -24,6 +24,7 @@ from .prunable import (
 from .pruner import Pruner
 from .ramp import RAMPS, QuantileRamp, RampSchedule, default_start
 from .schedule import CubicSchedule, OneShotSchedule, Schedule
+from .target import misses_target
 
 __all__ = [
     "ALLOCATIONS",
@@ -48,6 +49,7 @@ __all__ = [
     "has_one_target",
     "last_name",
     "mask_from_zeros",
+    "misses_target",
     "read_tag",
     "remove_tags",
     "select_lowest",

@@ -18,6 +18,7 @@ from .prunable import Prunable
 from .ramp import RAMPS, QuantileRamp
 from .saved import check_saved, warn_of_other_choice
 from .schedule import Schedule
+from .target import misses_target, target_of
 
 
 class Pruner:
@@ -67,7 +68,7 @@ class Pruner:
         check_power(fisher_power, score, has_ramp)
         check_allocation(allocation, [self.schedules[t] for t in self.types])
         for w in self.weights:
-            w.check_target(getattr(self.schedules[w.type], "final", 0.0))
+            w.check_target(target_of(self.schedules[w.type]) or 0.0)
         self.thresholds = dict.fromkeys(self.types, 0.0)
         self.updates = 0
         self._capped: set[str] = set()
@@ -180,10 +181,6 @@ class Pruner:
         self.thresholds[type] = max(self.thresholds[type], threshold)
         return min(self.thresholds[type], most)
 
-    def _target(self, type: str) -> float | tuple[float, ...] | None:
-        """The sparsity that a type ends with; None for a ramp, whose q leads to it."""
-        return getattr(self.schedules[type], "final", None)
-
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs: tensors, numbers and strings only."""
         return {
@@ -193,9 +190,14 @@ class Pruner:
             "block_shape": {w.type: list(w.block_shape) for w in self.weights},
             "keep_diagonal": self._keeps_diagonal,
             "choice": self.choice,
-            "final": {t: self._target(t) for t in self.types if self.is_final(t)},
+            "reached": self._reached_targets(),
             "masks": {w.name: w.block_mask for w in self.weights},
         }
+
+    def _reached_targets(self) -> dict[str, float | tuple[float, ...]]:
+        """The targets that final masks have met, by type."""
+        final = {t: target_of(self.schedules[t]) for t in self.types if self.is_final(t)}
+        return {t: s for t, s in final.items() if s is not None and not misses_target(self, t)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores `state_dict()`; ValueError if it belongs to other weights or block shapes."""
@@ -203,8 +205,8 @@ class Pruner:
         self.updates = state["updates"]
         if state.get("choice") == self.choice:
             # A later end of the same schedule asks for nothing more.
-            final = state.get("final", {}).items()
-            self._reached = {t for t, target in final if target and target == self._target(t)}
+            reached = state.get("reached", {}).items()
+            self._reached = {t for t, s in reached if s == target_of(self.schedules[t])}
         if not self.is_final():
             warn_of_other_choice(state, self.choice)
         self.thresholds = {t: state["thresholds"][t] for t in self.types}
