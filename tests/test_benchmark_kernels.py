@@ -85,11 +85,16 @@ def test_wrong_results_are_not_timed(load):
     harness = load("harness")
     ones, zeros, nan = torch.ones(2), torch.zeros(2), torch.full((2,), torch.nan)
     right = harness.Candidate("right", lambda: ones, ones.double(), 1e-6)
+    arguments = SimpleNamespace(rounds=2, seconds=0, turn=0)
+    assert list(harness.timed([right], arguments, baselines=["right"])) == ["right"]
     assert harness.parity(right) == 0.0
     for result in (zeros, nan):
         wrong = harness.Candidate("wrong", lambda result=result: result, ones.double(), 1.0 - 1e-6)
         with pytest.raises(SystemExit, match="wrong: error .* beyond"):
             harness.parity(wrong)
+        # What is timed passes the same gate.
+        with pytest.raises(SystemExit, match="wrong: error"):
+            harness.timed([right, wrong], arguments)
 
 
 def test_a_wrong_kernel_leaves_no_result(load, monkeypatch, tmp_path):

@@ -27,6 +27,13 @@ def test_figures_are_read_from_fairseqs_output(tmp_path):
         experiment.perplexity("nothing")
 
 
+def test_generated_texts_are_in_the_order_of_their_numbers():
+    numbers = [10, 2, 0]
+    output = "".join(f"S-{n}\tsource\nD-{n}\t-0.5\ttext {n}\nP-{n}\t-1\n" for n in numbers)
+    found = experiment.generated(output + "D-1\t-9\t\n")
+    assert list(found.items()) == [(0, "text 0"), (1, ""), (2, "text 2"), (10, "text 10")]
+
+
 def test_rows_of_a_log_that_was_resumed(tmp_path):
     log = tmp_path / "train.log"
     row = 'x | INFO | train | {{"epoch": {}, "train_ppl": "{}", "train_train_wall": "{}"}}\nnoise\n'

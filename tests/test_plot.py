@@ -136,6 +136,12 @@ def test_formulas_in_names_are_text(tmp_path, monkeypatch):
     plot.plot_sparsity([table.report_checkpoint(checkpoint(tensors), label="$_$")], tmp_path)
 
 
+def test_a_label_that_is_not_utf8_is_drawn(tmp_path, monkeypatch):
+    figures = figure_of(monkeypatch)
+    plot.plot_sparsity([table.report_checkpoint(checkpoint(), label="b\udcff")], tmp_path)
+    assert figures["sparsity.png"].axes[0].get_title().startswith("b\ufffd: ")
+
+
 def test_no_plots_without_recurrent_weights_and_inputs(tmp_path):
     only = find_survivors(checkpoint({"embed.weight": torch.ones(4, 2)}))
     assert plot_survivors.plot_survivors([only], tmp_path) == []

@@ -101,11 +101,10 @@ def test_finished_runs_are_not_taken_for_those_of_other_data(capsys, tmp_path):
     assert status == 2 and "delete the folder, or give another --work" in err
 
 
-def test_a_log_of_another_program_has_no_figures_of_fairseq(capsys, tmp_path):
-    grid = write_grid(tmp_path)
-    grid.write_text(grid.read_text().replace("{python} {training}", "{python} {training} "))
-    row = '[2026-01-01][train][INFO] - {"step": 1, "loss": 2.0}'
-    (tmp_path / "training.py").write_text(f"print('{row}')")
+@pytest.mark.parametrize("logged", ['{"step": 1, "loss": 2.0}', '{"epoch": 1, "loss": 2.0}'])
+def test_a_log_of_another_program_has_no_figures_of_fairseq(capsys, tmp_path, logged):
+    write_grid(tmp_path)
+    (tmp_path / "training.py").write_text(f"print('[2026-01-01][train][INFO] - {logged}')")
     assert sweep(capsys, tmp_path)[0] == 0
     assert all("training_seconds" not in row["figures"] for row in rows(tmp_path))
 

@@ -162,6 +162,25 @@ def test_distilled_text_is_the_teachers_in_the_order_of_the_lines(
         parallel_text.distil(work, teacher)
 
 
+def test_a_distilled_run_is_trained_on_the_teachers_text(recipe, text, tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    teacher = work / "dense-s3" / "checkpoint_last.pt"
+    teacher.parent.mkdir(parents=True)
+    teacher.touch()
+    monkeypatch.setattr(recipe, "preprocess", lambda text, work: work / "data")
+    monkeypatch.setattr(recipe, "distil", lambda work, teacher: (work, teacher))
+
+    def train(command, data, *options, log):
+        assert (command, data) == ("train", (work, teacher))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fairseq_rnnprune.recipe, "fairseq", train)
+    arguments = ["cubic-90-distilled", "--text", text, "--work", work, "--seed", "3"]
+    monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments)])
+    with pytest.raises(KeyboardInterrupt):
+        recipe.main()
+
+
 def test_a_run_records_sparsity_and_the_bleu_of_every_packing(
     recipe, parallel_text, text, tmp_path, monkeypatch
 ):
