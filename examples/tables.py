@@ -11,7 +11,9 @@ FOLDER/NAME.json. The format strings are over the columns of a row: axes, figure
 their values in order, the first column first, or to [] for rising ones; "merge_seeds": true makes
 one row of runs that differ in their seed: `{test_cer:.2f}` is then the mean, with the lowest and
 highest if they differ, also to be had as `{test_cer.mean:.2f}`, `.low` and `.high`; `{runs}` is the
-number of seeds.
+number of seeds. "rename" maps columns to other names of their values. "across" lays rows that agree
+in "columns" side by side: "title" is the format of the further columns' titles, "cell" of what they
+hold.
 """
 
 from __future__ import annotations
@@ -85,6 +87,8 @@ def sweep_table(results: Path, layout_file: Path) -> str:
         flat = [summarise(group) for group in group_by_seed(rows)]
     else:
         flat = [columns(row) for row in rows]
+    for column, names in layout.get("rename", {}).items():
+        flat = [row | {column: names.get(row[column], row[column])} for row in flat]
     # Python's sort is stable: the first column is sorted by at last.
     for column, order in reversed(layout.get("order", {}).items()):
         flat.sort(key=lambda row: rank(row, column, order, layout_file))
@@ -110,9 +114,31 @@ def rank(row: Mapping[str, Any], column: str, order: list[Any], layout_file: Pat
 def markdown(layout: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> str:
     """A table with the columns of a layout."""
     titles, formats = zip(*layout["columns"], strict=True)
-    rows = [titles, ["---"] * len(titles)]
-    rows += [[f.format_map(result) for f in formats] for result in results]
-    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+    rows = [([f.format_map(result) for f in formats], result) for result in results]
+    if "across" in layout:
+        further, lines = side_by_side(layout["across"], rows)
+    else:
+        further, lines = [], [line for line, _ in rows]
+    table = [[*titles, *further], ["---"] * (len(titles) + len(further)), *lines]
+    return "".join("| " + " | ".join(line) + " |\n" for line in table)
+
+
+def side_by_side(
+    across: Mapping[str, str], rows: Iterable[tuple[list[str], Mapping[str, Any]]]
+) -> tuple[list[str], list[list[str]]]:
+    """Titles of the further columns, and one line of all rows that begin alike."""
+    titles: dict[str, None] = {}
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for start, result in rows:
+        title = across["title"].format_map(result)
+        titles[title] = None
+        line = lines.setdefault(tuple(start), {})
+        if title in line:
+            raise SystemExit(f"tables: expected one row of {start} and {title}, got two")
+        line[title] = across["cell"].format_map(result)
+    return list(titles), [
+        [*start, *(line.get(t, "") for t in titles)] for start, line in lines.items()
+    ]
 
 
 if __name__ == "__main__":

@@ -215,6 +215,28 @@ def test_a_table_of_single_runs_and_of_one_number(results, table):
     ]
 
 
+def test_a_table_lays_rows_side_by_side(results, table):
+    layout = {
+        "rename": {"method": {"cubic": "Zhu and Gupta"}},
+        "order": {"shape": [], "sparsity": [], "method": []},
+        "merge_seeds": True,
+        "columns": [["method", "{method}"]],
+        "across": {"title": "{shape} at {sparsity:.0%}", "cell": "{cer.mean:.2f}"},
+    }
+    (results.parent / "grid.json").write_text(json.dumps(layout))
+    assert table(results, "grid").splitlines() == [
+        "| method | 1x1 at 0% | 1x1 at 80% | 1x1 at 90% | 4x4 at 80% |",
+        "| --- | --- | --- | --- | --- |",
+        "| dense | 5.50 |  |  |  |",
+        "| Zhu and Gupta |  | 6.50 | 7.50 | 6.75 |",
+        "| ramp |  |  | 9.00 |  |",
+    ]
+    layout["across"]["title"] = "{shape}"
+    (results.parent / "grid.json").write_text(json.dumps(layout))
+    with pytest.raises(SystemExit, match="one row of .'Zhu and Gupta'. and 1x1, got two"):
+        table(results, "grid")
+
+
 @pytest.mark.parametrize(
     "layout, message",
     [
