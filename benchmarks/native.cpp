@@ -22,12 +22,6 @@
 #include "sparse_matmul/compute/matmul.h"
 #endif
 
-extern "C" {
-int rnnprune_matmul(const Matrix *, const float *, const float *, float *, int, int);
-int rnnprune_recurrent(const Matrix *, int, float, const float *, const float *, const float *,
-                       float *, int, int, int);
-}
-
 namespace {
 
 constexpr int STEPS = 64;

@@ -9,14 +9,6 @@
 
 #include "kernels.h"
 
-extern "C" {
-int rnnprune_matmul(const Matrix *, const float *, const float *, float *, int, int);
-int rnnprune_recurrent(const Matrix *, int, float, const float *, const float *, const float *,
-                       float *, int, int, int);
-const char *rnnprune_instruction_set(int);
-int rnnprune_use_instruction_set(int);
-}
-
 namespace {
 
 std::mt19937 random_bits(1);

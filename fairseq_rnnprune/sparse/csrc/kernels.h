@@ -99,3 +99,14 @@ struct Kernels {
     Units *units[CELLS];
     Units *coarse_units[CELLS];
 };
+
+// What other programs call (kernels.cpp). Each returns a Status, 0 if all is well.
+extern "C" {
+int rnnprune_matmul(const Matrix *, const float *x, const float *bias, float *y, int batch, int threads);
+int rnnprune_recurrent(const Matrix *, int cell, float ceiling, const float *gates_x, const float *bias,
+                       const float *h, float *states, int steps, int batch, int threads);
+int rnnprune_network(const Layer *, int n, int directions, const float *x, const float *h_0, float *out,
+                     float *h_n, int steps, int batch, int threads);
+const char *rnnprune_instruction_set(int);
+int rnnprune_use_instruction_set(int);
+}

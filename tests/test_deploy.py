@@ -1,0 +1,160 @@
+"""examples/deploy: a language model in C++ alone says what it says in Python, or why it cannot."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+import torch
+from example_scripts import load_script
+from fairseq_runs import PRUNED, run_eval_lm, run_train
+from needs import needs_kernels
+from safetensors.torch import save_file
+
+from fairseq_rnnprune.checkpoint import checkpoint_of, load_state, write_packed_file
+from fairseq_rnnprune.sparse import cpu_library
+
+pytestmark = [
+    needs_kernels,
+    pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler, g++"),
+]
+
+VALUES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+MODELS = {
+    "scattered": (*PRUNED,),
+    "blocks of two layers": (*PRUNED, "--prune-block-shape", "4,4", "--decoder-layers", "2"),
+    "diagonal": (*PRUNED, "--prune-block-shape", "8,4", "--prune-keep-diagonal"),
+    "all pruned": (*PRUNED, "--prune-types", "recurrent,input,linear,embedding"),
+    "tied": (*PRUNED, "--share-decoder-input-output-embed"),
+    "dense": ("--optimizer", "adam"),
+}
+
+
+@pytest.fixture(scope="module")
+def suggest(root, tmp_path_factory):
+    """The program with the installed kernels; the sanitizers see what it reads itself."""
+    kernels = cpu_library.load()._name
+    csrc = root / "fairseq_rnnprune" / "sparse" / "csrc"
+    program = tmp_path_factory.mktemp("deploy") / "suggest"
+    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", *sanitize]
+    source = root / "examples" / "deploy" / "suggest.cpp"
+    subprocess.run(["g++", *flags, "-I", csrc, source, kernels, "-o", program], check=True)
+
+    def run(model, dictionary, text=""):
+        done = subprocess.run(
+            [program, model, dictionary], input=text, capture_output=True, text=True, timeout=60
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+def export(checkpoint, path, values):
+    state = load_state(checkpoint)
+    write_packed_file(path, state, checkpoint_of(state, checkpoint).model, VALUES[values])
+    return path
+
+
+def perplexity(output):
+    return float(re.search(r"perplexity ([\d.]+)", output)[1])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    run_train(data, folder, *PRUNED, "--prune-block-shape", "4,4")
+    return folder / "checkpoint_last.pt"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_perplexity_is_that_of_fairseq(data, tmp_path, suggest, model):
+    run_train(data, tmp_path, *MODELS[model])
+    text = (data.parent / "test.txt").read_text()
+    for values in VALUES:
+        file = export(tmp_path / "checkpoint_last.pt", tmp_path / "m.safetensors", values)
+        status, out, err = suggest(file, data / "dict.txt", text)
+        assert status == 0, err
+        expected = run_eval_lm(data, file, "--sample-break-mode", "eos", "--gen-subset", "test")
+        # int8 in blocks has activations of 8 bits there, and none where the weights stay dense.
+        tolerance = 0.02 if values == "int8" else 0.0006
+        assert perplexity(err) == pytest.approx(expected, abs=0.006, rel=tolerance)
+        lines = [line.split("\t") for line in out.splitlines()]
+        assert [line[0] for line in lines] == text.splitlines()
+        for _, *suggestions in lines:
+            chances = [float(suggestion.split()[1]) for suggestion in suggestions]
+            assert len(chances) == 3 and chances == sorted(chances, reverse=True)
+            assert 0 < sum(chances) <= 1
+
+
+def test_what_is_no_whole_file_is_refused(data, checkpoint, tmp_path, suggest):
+    whole = export(checkpoint, tmp_path / "m.safetensors", "int8").read_bytes()
+    header = int.from_bytes(whole[:8], "little")
+    pieces = [whole[:n] for n in (0, 7, 8, 40, header // 2, header + 7, header + 9, len(whole) - 1)]
+    pieces += [
+        whole.replace(b'"rnnprune 1"', b'"rnnprune 2"'),
+        whole.replace(b'"format"', b'"fermat"'),
+        whole.replace(b"data_offsets", b"data_0ffsets"),
+        whole.replace(b"[", b"]", 1),
+        whole[:8] + b"{" * 5000 + whole[5008:],
+        b"\xff" * 8 + whole[8:],
+    ]
+    file = tmp_path / "torn.safetensors"
+    for content in pieces:
+        file.write_bytes(content)
+        status, out, err = suggest(file, data / "dict.txt", "the cat\n")
+        assert (status, out) == (1, ""), err
+        assert re.fullmatch(r"suggest: expected .*, got .*\n", err), err
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        (b'\\"gates\\": 3', b'\\"gates\\": 4'),
+        (b'\\"gates\\": 3', b'\\"gates\\": 0'),
+        (b'\\"shape\\": [48, 16]', b'\\"shape\\": [48, 12]'),
+        (b'\\"block_shape\\": [4, 4]', b'\\"block_shape\\": [8, 4]'),
+        (b'\\"block_shape\\": [4, 4]', b'\\"block_shape\\": [4, 0]'),
+    ],
+)
+def test_matrices_that_do_not_fit_are_refused(data, checkpoint, tmp_path, suggest, old, new):
+    file = export(checkpoint, tmp_path / "m.safetensors", "fp32")
+    whole = file.read_bytes()
+    assert old in whole
+    file.write_bytes(whole.replace(old, new))
+    status, _, err = suggest(file, data / "dict.txt", "the cat\n")
+    assert status == 1 and re.fullmatch(r"suggest: expected the .* got .*\n", err), err
+
+
+def test_other_files_and_models_are_refused(data, checkpoint, tmp_path, suggest):
+    dictionary = data / "dict.txt"
+    status, _, err = suggest(checkpoint, dictionary)
+    assert status == 1 and "expected a whole file of rnnprune export" in err
+    status, _, err = suggest(tmp_path / "missing", dictionary)
+    assert status == 1 and "expected a whole file of rnnprune export" in err
+    save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
+    status, _, err = suggest(tmp_path / "other.safetensors", dictionary)
+    assert status == 1 and "expected " in err
+    file = export(checkpoint, tmp_path / "m.safetensors", "fp32")
+    (tmp_path / "short.txt").write_text("the 1\n")
+    status, _, err = suggest(file, tmp_path / "short.txt")
+    assert (status, err) == (1, "suggest: expected a dictionary of 24 symbols, got 5\n")
+
+
+def test_an_adaptive_softmax_is_refused(data, tmp_path, suggest):
+    adaptive = ("--adaptive-softmax-cutoff", "6", "--criterion", "adaptive_loss")
+    adaptive += ("--ddp-backend", "legacy_ddp")
+    run_train(data, tmp_path, "--optimizer", "adam", *adaptive)
+    file = export(tmp_path / "checkpoint_last.pt", tmp_path / "m.safetensors", "fp32")
+    status, _, err = suggest(file, data / "dict.txt")
+    assert status == 1 and "expected a model with one output layer, got an adaptive softmax" in err
+
+
+def test_it_is_measured_beside_python(data, checkpoint, tmp_path, suggest):
+    measure = load_script("deploy/measure.py")
+    file, text = export(checkpoint, tmp_path / "m.safetensors", "fp32"), data.parent / "test.txt"
+    native = suggest(file, data / "dict.txt", text.read_text())[2]
+    for output in (native, measure.in_python(file, data, text, "fp32")):
+        found = {name: float(re.search(p, output)[1]) for name, p in measure.FIGURES.items()}
+        assert found.keys() == {"perplexity", "us_per_symbol", "load_ms", "peak_mb"}
+        assert found["perplexity"] == pytest.approx(perplexity(native), abs=0.011)
