@@ -81,6 +81,10 @@ RUNS = {
     "sparse-90-lamp": f"{LARGE} {CUBIC} --prune-allocation lamp {MILD} --prune-sparsity 0.9",
     "blocks-90-lamp": f"{LARGE} {CUBIC} --prune-allocation lamp {MILD} --prune-sparsity 0.9 "
     f"{BLOCKS}",
+    # Twice the epochs, with the options of relu-91-long.
+    "dense-long": f"{LARGE} {DENSE}",
+    "sparse-90-fisher-long": f"{LARGE} {CUBIC} {MILD} {FISHER} --prune-sparsity 0.9",
+    "blocks-90-fisher-long": f"{LARGE} {CUBIC} {MILD} {FISHER} --prune-sparsity 0.9 {BLOCKS}",
     "small-dense": f"{SMALL} {SMALL_DENSE}",
     "relu-dense": f"{RELU} {DENSE}",
     "relu-90": f"{RELU} {CUBIC} --prune-sparsity 0.9",
