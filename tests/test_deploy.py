@@ -37,7 +37,7 @@ def suggest(root, tmp_path_factory):
     csrc = root / "fairseq_rnnprune" / "sparse" / "csrc"
     program = tmp_path_factory.mktemp("deploy") / "suggest"
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", *sanitize]
+    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Wno-psabi", *sanitize]
     source = root / "examples" / "deploy" / "suggest.cpp"
     subprocess.run(["g++", *flags, "-I", csrc, source, kernels, "-o", program], check=True)
 
