@@ -36,13 +36,15 @@ def kernels() -> Extension:
     folder = Path(PACKAGE, "sparse", "csrc")
     # Apple's Clang has no OpenMP; one thread is used then.
     openmp = [] if platform.system() == "Darwin" else ["-fopenmp"]
+    # Python's own flags bring -g, and -fwrapv, with which products take up to a tenth longer.
+    speed = ["-std=c++17", "-O3", "-fno-wrapv", "-g0"]
     # GCC's own headers set off the last two warnings.
     warnings = "-Wall -Wextra -Wno-psabi -Wno-maybe-uninitialized -Wno-uninitialized".split()
     return Extension(
         f"{PACKAGE}.sparse._kernels",
         sources=[str(folder / "kernels.cpp")],
         depends=[str(p.relative_to(ROOT)) for p in sorted((ROOT / folder).glob("*.h"))],
-        extra_compile_args=["-std=c++17", "-O3", *openmp, *warnings],
+        extra_compile_args=[*speed, *openmp, *warnings],
         extra_link_args=openmp,
         # Without a compiler the package is installed all the same; torch then does the work.
         optional=True,

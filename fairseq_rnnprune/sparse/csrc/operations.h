@@ -34,11 +34,13 @@ int first_panel(const Matrix &m, int thread, int threads) {
     return low;
 }
 
-// Memory that a thread keeps between calls, because calls are short and many.
+// Memory that a thread keeps between calls, because calls are short and many. It begins where a cache line
+// does: vectors of activations that lie across two take nearly twice as long to be read.
 char *scratch(int which, size_t bytes) {
+    constexpr size_t LINE = 64;
     thread_local std::vector<char> kept[5];
-    if (kept[which].size() < bytes) kept[which].resize(bytes);
-    return kept[which].data();
+    if (kept[which].size() < bytes + LINE) kept[which].resize(bytes + LINE);
+    return (char *)(((uintptr_t)kept[which].data() + LINE - 1) / LINE * LINE);
 }
 
 int padded_batch(int batch, int tile) { return (batch + tile - 1) / tile * tile; }

@@ -113,6 +113,9 @@ static void rows_in_tiles(const Matrix &matrix, int first, int last, const Activ
     // A copy, which nothing that is stored can change: it may stay in registers.
     const Matrix m = matrix;
     constexpr int R = Block::ROWS, N = Block::template panels<B>();
+    // In a wide tile, panels with fewer rows than a vector take turns until their rows fill one: cache lines
+    // of y that are written in parts would drive each other out of the cache before they are whole.
+    constexpr int TURNS = B >= 8 && N * R < LANES ? LANES / (N * R) : 1, GROUP = N * TURNS;
     const int height = m.gate_rows(), panels = m.gate_panels();
     const size_t tile_size = (size_t)m.block_width() * B * Block::COLUMNS;
     // Where wider tiles exist, one of width 1 is for a batch of one.
@@ -120,15 +123,23 @@ static void rows_in_tiles(const Matrix &matrix, int first, int last, const Activ
     for (int g = 0; g < m.gates; g++) {
         const Place place(m, g, bias, y);
         int p = first;
-        for (; p + N <= last && (p + N) * R <= height; p += N) {
-            const int row = p * R;
+        for (; p + GROUP <= last && (p + GROUP) * R <= height; p += GROUP) {
             auto data = (const typename Block::Activation *)x.data;
             for (int start = 0; start < batch; start += B, data += tile_size) {
-                typename Block::Sum sum[N][Block::SUMS][B];
-                for (int i = 0; i < N; i++)
-                    Block::template sums<B>(sum[i], m, g * panels + p + i, data);
-                float *to = place.y + (size_t)start * m.rows + row;
-                store_panels<Block>(sum, place.from(row, x, start), to, m.rows, batch - start);
+                float lines[TURNS > 1 ? B : 1][LANES];
+                float *to = place.y + (size_t)start * m.rows + p * R;
+                for (int turn = 0; turn < TURNS; turn++) {
+                    typename Block::Sum sum[N][Block::SUMS][B];
+                    const int first = p + turn * N;
+                    for (int i = 0; i < N; i++)
+                        Block::template sums<B>(sum[i], m, g * panels + first + i, data);
+                    const Terms terms = place.from(first * R, x, start);
+                    if constexpr (TURNS == 1) store_panels<Block>(sum, terms, to, m.rows, batch - start);
+                    else store_panels<Block>(sum, terms, lines[0] + turn * N * R, LANES, B);
+                }
+                if constexpr (TURNS > 1)
+                    for (int b = 0; b < B && start + b < batch; b++)
+                        store(to + (size_t)b * m.rows, load(lines[b]));
             }
         }
         for (; p < last; p++) some_rows<Block, B>(matrix, g, p, x, bias, y, batch);
