@@ -1,10 +1,10 @@
 """The pruner follows Algorithm 1 on plain tensors, with a torch optimizer where one matters."""
 
 import logging
-from dataclasses import replace
 
 import pytest
 import torch
+from pruner_samples import pruner_of, ramp, run
 
 from fairseq_rnnprune.pruning import (
     CubicSchedule,
@@ -12,27 +12,7 @@ from fairseq_rnnprune.pruning import (
     Prunable,
     Pruner,
     QuantileRamp,
-    RampSchedule,
 )
-from fairseq_rnnprune.pruning.masked_weight import MaskedWeight
-
-RECURRENT = Prunable("w", "recurrent", 1)
-
-
-def pruner_of(weight, schedule, block_shape=(1, 1), gates=1, **options):
-    prunable = Prunable("w", "recurrent", gates)
-    return Pruner(
-        [(prunable, weight)], {"recurrent": schedule}, {"recurrent": block_shape}, **options
-    )
-
-
-def run(pruner, updates):
-    for _ in range(updates):
-        pruner.step()
-
-
-def ramp(slope=1.0, end=100):
-    return RampSchedule(start=0, ramp=end, end=end, freq=1, start_slope=slope, ramp_slope=slope)
 
 
 def test_masks_change_after_the_update_that_the_schedule_names():
@@ -86,56 +66,6 @@ def test_the_cap_stops_a_runaway_ramp(caplog):
     assert pruner.thresholds["recurrent"] < 20.0
 
 
-def test_a_saved_mask_wins_over_a_weight_that_happens_to_be_zero():
-    weight = torch.tensor([[1.0, 5.0]])
-    saved = pruner_of(weight, OneShotSchedule(9, 0.5)).state_dict()
-    weight[0, 0] = 0.0
-    resumed = pruner_of(weight, OneShotSchedule(9, 0.5))
-    resumed.load_state_dict(saved)
-    weight[0, 0] = 2.0
-    resumed.step()
-    assert weight.tolist() == [[2.0, 5.0]]
-
-
-def test_a_target_that_was_missed_is_not_final_when_a_later_window_meets_it():
-    weight = torch.arange(1.0, 21).view(4, 5)
-    first = pruner_of(weight, OneShotSchedule(0, 0.5))
-    run(first, 2)
-    # More is asked for when it is too late, and then in time.
-    second = pruner_of(weight, OneShotSchedule(0, 0.8))
-    second.load_state_dict(first.state_dict())
-    assert second.is_final() and second.sparsity() == 0.5
-    third = pruner_of(weight, OneShotSchedule(9, 0.8))
-    third.load_state_dict(second.state_dict())
-    assert not third.is_final()
-    run(third, 8)
-    assert third.is_final() and third.sparsity() == 0.8
-
-
-def test_a_target_that_was_met_is_final_whatever_the_later_window():
-    weight = torch.arange(1.0, 21).view(4, 5)
-    first = pruner_of(weight, OneShotSchedule(0, 0.8))
-    run(first, 2)
-    longer = pruner_of(weight, OneShotSchedule(9, 0.8))
-    longer.load_state_dict(first.state_dict())
-    assert longer.is_final()
-    otherwise = pruner_of(weight, OneShotSchedule(9, 0.8), allocation="global")
-    otherwise.load_state_dict(first.state_dict())
-    assert not otherwise.is_final()
-
-
-def test_a_resumed_run_remembers_that_the_cap_was_reached(caplog):
-    weight = torch.randn(20, 10)
-    pruner = pruner_of(weight, ramp(slope=20.0), max_sparsity=0.5)
-    run(pruner, 5)
-    resumed = pruner_of(weight, ramp(slope=20.0), max_sparsity=0.5)
-    resumed.load_state_dict(pruner.state_dict())
-    caplog.clear()
-    run(resumed, 5)
-    assert resumed.thresholds == pruner.thresholds
-    assert "stops at" not in caplog.text
-
-
 def test_dead_rows_and_gates_are_reported(caplog):
     weight = torch.tensor([[0.1, 0.2], [5.0, 6.0], [0.3, 0.1], [0.2, 0.1]])
     pruner = pruner_of(weight, OneShotSchedule(0, 0.75), gates=2)
@@ -173,32 +103,6 @@ def test_gradients_of_pruned_weights_are_zeroed():
     weight.grad = torch.full((1, 2), 3.0)
     pruner.mask_gradients()
     assert weight.grad.tolist() == [[0.0, 3.0]]
-
-
-def test_masks_start_from_zeros():
-    weight = torch.tensor([[0.0, 5.0]])
-    pruner = pruner_of(weight, OneShotSchedule(100, 0.5))
-    weight[0, 0] = 1.0
-    pruner.step()
-    assert weight.tolist() == [[0.0, 5.0]]
-
-
-def test_a_saved_pruner_goes_on_as_if_it_had_never_stopped():
-    def start():
-        torch.manual_seed(0)
-        weight = torch.randn(12, 6)
-        return weight, pruner_of(weight, ramp(slope=0.05), (2, 3))
-
-    weight, pruner = start()
-    run(pruner, 10)
-    half_weight, half = start()
-    run(half, 5)
-    resumed = pruner_of(half_weight.clone(), ramp(slope=0.05), (2, 3))
-    resumed.load_state_dict(half.state_dict())
-    run(resumed, 5)
-    assert torch.equal(resumed.weights[0].weight, weight)
-    assert resumed.updates == pruner.updates and resumed.thresholds == pruner.thresholds
-    assert torch.equal(resumed.weights[0].block_mask, pruner.weights[0].block_mask)
 
 
 def test_each_type_has_its_own_schedule():
@@ -253,48 +157,6 @@ def test_every_gate_has_its_own_target():
         pruner_of(torch.randn(4, 4), OneShotSchedule(0, (0.9, 0.5, 0.2)), gates=2)
 
 
-@pytest.mark.parametrize("block_shape", [(1, 1), (2, 3), (4, 4)])
-def test_a_kept_diagonal_outlives_its_blocks(block_shape):
-    torch.manual_seed(0)
-    weight = torch.randn(2 * 8, 8)
-    diagonals = torch.eye(8, dtype=torch.bool).repeat(2, 1)
-    # The diagonal decides nothing: neither a small one nor a large one.
-    weight[diagonals] = torch.tensor([1e-3, 1e3] * 8)
-    before = weight.clone()
-    schedule = OneShotSchedule(0, 0.75)
-    pruner = pruner_of(weight, schedule, block_shape, gates=2, keep_diagonal=True)
-    run(pruner, 1)
-    assert torch.equal(weight[diagonals], before[diagonals])
-    dropped = int((weight == 0).sum())
-    assert 96 - block_shape[0] * block_shape[1] < dropped <= 96
-    scores = before.abs().masked_fill(diagonals, 0)
-    if block_shape == (1, 1):
-        assert scores[weight == 0].max() < scores[(weight != 0) & ~diagonals].min()
-    resumed = pruner_of(weight, schedule, block_shape, gates=2, keep_diagonal=True)
-    assert resumed.sparsity() == pruner.sparsity()
-    with pytest.raises(ValueError, match="expected diagonals pruned as in the checkpoint"):
-        resumed.load_state_dict(pruner_of(weight, schedule, block_shape, gates=2).state_dict())
-
-
-@pytest.mark.parametrize("score", ["mean", "l2"])
-def test_blocks_with_a_kept_diagonal_are_judged_by_the_rest(score):
-    # All weights are alike, so are then all blocks, whatever of them is the diagonal.
-    weight = torch.ones(8, 8)
-    weight.fill_diagonal_(9.0)
-    prunable = Prunable("w", "recurrent", 1)
-    masked = MaskedWeight(prunable, weight, (4, 4), keep_diagonal=True)
-    torch.testing.assert_close(masked.scores(score), torch.ones(1, 2, 2))
-
-
-def test_everything_but_the_diagonal_can_go():
-    weight = torch.ones(4, 4)
-    pruner = pruner_of(weight, OneShotSchedule(0, 0.9), keep_diagonal=True)
-    run(pruner, 1)
-    assert torch.equal(weight, torch.eye(4)) and pruner.sparsity() == 0.75
-    with pytest.raises(ValueError, match="expected square gates in w, .* got 4 x 3 in 1 gates"):
-        pruner_of(torch.ones(4, 3), OneShotSchedule(0, 0.9), keep_diagonal=True)
-
-
 def test_random_scores_ignore_the_weights_and_stay_the_same():
     weight, other = torch.arange(1.0, 401.0).view(20, 20), torch.ones(20, 20)
     masks = []
@@ -305,65 +167,6 @@ def test_random_scores_ignore_the_weights_and_stay_the_same():
     assert torch.equal(*masks) and int(masks[0].sum()) == 200
     # Magnitudes would keep the lower half only.
     assert 60 < int(masks[0][:10].sum()) < 140
-
-
-@pytest.mark.parametrize("power", [0.25, 0.5])
-def test_gradients_count_by_what_adam_knows_of_them(power):
-    torch.manual_seed(0)
-    layer = torch.nn.Linear(6, 8, bias=False)
-    adam = torch.optim.Adam(layer.parameters(), lr=0.01)
-    pruner = pruner_of(layer.weight, OneShotSchedule(4, 0.5), fisher_power=power)
-    # What comes in by the first three columns is small, and so are the gradients there.
-    scale = torch.tensor([0.01, 0.01, 0.01, 1.0, 1.0, 1.0])
-    for _ in range(5):
-        adam.zero_grad()
-        layer(torch.randn(20, 6) * scale).square().mean().backward()
-        adam.step()
-        before = layer.weight.detach().clone()
-        second_moment = adam.state[layer.weight]["exp_avg_sq"].clone()
-        pruner.step(adam.state)
-    score = before.abs() * second_moment**power
-    dropped = layer.weight == 0
-    assert int(dropped.sum()) == 24 and score[dropped].max() < score[~dropped].min()
-    assert int(dropped[:, :3].sum()) >= 20
-
-
-def test_gradients_count_by_element_of_a_block():
-    weight, factor = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[3.0, 1.0, 2.0]])
-    masked = MaskedWeight(RECURRENT, weight, (1, 2))
-    expected = torch.tensor([[[((9 + 4) / 2) ** 0.5, 6.0]]])
-    torch.testing.assert_close(masked.scores("l2", factor), expected)
-
-
-def test_gradients_count_only_with_an_optimizer_that_keeps_their_squares():
-    weight = torch.nn.Parameter(torch.randn(4, 4))
-    weight.grad = torch.randn(4, 4)
-    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
-    optimizer.step()
-    pruner = pruner_of(weight, OneShotSchedule(100, 0.5), fisher_power=0.5)
-    # At once, not at update 100.
-    with pytest.raises(ValueError, match="of w for a fisher_power of 0.5, .* without; optimise"):
-        pruner.step(optimizer.state)
-
-
-def test_a_weight_without_a_gradient_so_far_is_worth_nothing():
-    weights = [torch.nn.Parameter(torch.randn(4, 4)) for _ in range(2)]
-    adam = torch.optim.Adam(weights, lr=0.1)
-    schedule = OneShotSchedule(1, 0.5)
-    tagged = [(replace(RECURRENT, name=name), w) for name, w in zip("ab", weights, strict=True)]
-    pruner = Pruner(
-        tagged,
-        {"recurrent": schedule},
-        {"recurrent": (1, 1)},
-        allocation="global",
-        fisher_power=0.5,
-    )
-    for _ in range(2):
-        # The other one is a cluster of an adaptive softmax, of which no batch has had a word.
-        weights[0].grad = torch.randn(4, 4)
-        adam.step()
-        pruner.step(adam.state)
-    assert [int(w.count_nonzero()) for w in weights] == [16, 0]
 
 
 @pytest.mark.parametrize("block_shape", [(1, 1), (2, 2)])

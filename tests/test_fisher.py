@@ -1,0 +1,69 @@
+"""Weights that count by what Adam knows of their gradients."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from pruner_samples import RECURRENT, pruner_of
+
+from fairseq_rnnprune.pruning import OneShotSchedule, Pruner
+from fairseq_rnnprune.pruning.masked_weight import MaskedWeight
+
+
+@pytest.mark.parametrize("power", [0.25, 0.5])
+def test_gradients_count_by_what_adam_knows_of_them(power):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(6, 8, bias=False)
+    adam = torch.optim.Adam(layer.parameters(), lr=0.01)
+    pruner = pruner_of(layer.weight, OneShotSchedule(4, 0.5), fisher_power=power)
+    # What comes in by the first three columns is small, and so are the gradients there.
+    scale = torch.tensor([0.01, 0.01, 0.01, 1.0, 1.0, 1.0])
+    for _ in range(5):
+        adam.zero_grad()
+        layer(torch.randn(20, 6) * scale).square().mean().backward()
+        adam.step()
+        before = layer.weight.detach().clone()
+        second_moment = adam.state[layer.weight]["exp_avg_sq"].clone()
+        pruner.step(adam.state)
+    score = before.abs() * second_moment**power
+    dropped = layer.weight == 0
+    assert int(dropped.sum()) == 24 and score[dropped].max() < score[~dropped].min()
+    assert int(dropped[:, :3].sum()) >= 20
+
+
+def test_gradients_count_by_element_of_a_block():
+    weight, factor = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[3.0, 1.0, 2.0]])
+    masked = MaskedWeight(RECURRENT, weight, (1, 2))
+    expected = torch.tensor([[[((9 + 4) / 2) ** 0.5, 6.0]]])
+    torch.testing.assert_close(masked.scores("l2", factor), expected)
+
+
+def test_gradients_count_only_with_an_optimizer_that_keeps_their_squares():
+    weight = torch.nn.Parameter(torch.randn(4, 4))
+    weight.grad = torch.randn(4, 4)
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+    optimizer.step()
+    pruner = pruner_of(weight, OneShotSchedule(100, 0.5), fisher_power=0.5)
+    # At once, not at update 100.
+    with pytest.raises(ValueError, match="of w for a fisher_power of 0.5, .* without; optimise"):
+        pruner.step(optimizer.state)
+
+
+def test_a_weight_without_a_gradient_so_far_is_worth_nothing():
+    weights = [torch.nn.Parameter(torch.randn(4, 4)) for _ in range(2)]
+    adam = torch.optim.Adam(weights, lr=0.1)
+    schedule = OneShotSchedule(1, 0.5)
+    tagged = [(replace(RECURRENT, name=name), w) for name, w in zip("ab", weights, strict=True)]
+    pruner = Pruner(
+        tagged,
+        {"recurrent": schedule},
+        {"recurrent": (1, 1)},
+        allocation="global",
+        fisher_power=0.5,
+    )
+    for _ in range(2):
+        # The other one is a cluster of an adaptive softmax, of which no batch has had a word.
+        weights[0].grad = torch.randn(4, 4)
+        adam.step()
+        pruner.step(adam.state)
+    assert [int(w.count_nonzero()) for w in weights] == [16, 0]

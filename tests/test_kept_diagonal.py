@@ -1,0 +1,49 @@
+"""Recurrent diagonals that pruning spares."""
+
+import pytest
+import torch
+from pruner_samples import RECURRENT, pruner_of, run
+
+from fairseq_rnnprune.pruning import OneShotSchedule
+from fairseq_rnnprune.pruning.masked_weight import MaskedWeight
+
+
+@pytest.mark.parametrize("block_shape", [(1, 1), (2, 3), (4, 4)])
+def test_a_kept_diagonal_outlives_its_blocks(block_shape):
+    torch.manual_seed(0)
+    weight = torch.randn(2 * 8, 8)
+    diagonals = torch.eye(8, dtype=torch.bool).repeat(2, 1)
+    # The diagonal decides nothing: neither a small one nor a large one.
+    weight[diagonals] = torch.tensor([1e-3, 1e3] * 8)
+    before = weight.clone()
+    schedule = OneShotSchedule(0, 0.75)
+    pruner = pruner_of(weight, schedule, block_shape, gates=2, keep_diagonal=True)
+    run(pruner, 1)
+    assert torch.equal(weight[diagonals], before[diagonals])
+    dropped = int((weight == 0).sum())
+    assert 96 - block_shape[0] * block_shape[1] < dropped <= 96
+    scores = before.abs().masked_fill(diagonals, 0)
+    if block_shape == (1, 1):
+        assert scores[weight == 0].max() < scores[(weight != 0) & ~diagonals].min()
+    resumed = pruner_of(weight, schedule, block_shape, gates=2, keep_diagonal=True)
+    assert resumed.sparsity() == pruner.sparsity()
+    with pytest.raises(ValueError, match="expected diagonals pruned as in the checkpoint"):
+        resumed.load_state_dict(pruner_of(weight, schedule, block_shape, gates=2).state_dict())
+
+
+@pytest.mark.parametrize("score", ["mean", "l2"])
+def test_blocks_with_a_kept_diagonal_are_judged_by_the_rest(score):
+    # All weights are alike, so are then all blocks, whatever of them is the diagonal.
+    weight = torch.ones(8, 8)
+    weight.fill_diagonal_(9.0)
+    masked = MaskedWeight(RECURRENT, weight, (4, 4), keep_diagonal=True)
+    torch.testing.assert_close(masked.scores(score), torch.ones(1, 2, 2))
+
+
+def test_everything_but_the_diagonal_can_go():
+    weight = torch.ones(4, 4)
+    pruner = pruner_of(weight, OneShotSchedule(0, 0.9), keep_diagonal=True)
+    run(pruner, 1)
+    assert torch.equal(weight, torch.eye(4)) and pruner.sparsity() == 0.75
+    with pytest.raises(ValueError, match="expected square gates in w, .* got 4 x 3 in 1 gates"):
+        pruner_of(torch.ones(4, 3), OneShotSchedule(0, 0.9), keep_diagonal=True)
