@@ -102,19 +102,39 @@ def test_the_methods_whose_cost_is_measured_are_what_their_names_say(load):
         assert (options["prune_fisher_power"] > 0) == name.startswith("fisher"), name
 
 
-def test_done_is_what_the_same_code_measured(load, tmp_path):
+def test_done_is_what_the_same_code_measured(load, monkeypatch, tmp_path):
     suite = load("suite")
+    monkeypatch.setattr(suite, "ROOT", tmp_path)
+    measured, other = tmp_path / suite.MEASURED[0] / "kernel.h", tmp_path / "README.md"
+    measured.parent.mkdir(parents=True)
+    measured.write_text("1")
+    commits = [commit_all(tmp_path)]
+    other.write_text("prose")
+    commits.append(commit_all(tmp_path))
     job = suite.Job("step", "step.py", "", ("a", "b"))
-    head = save_result(tmp_path / "step", "a", 1, "", {})
-    commit = json.loads(head.read_text())["commit"]
-    assert not job.is_done(tmp_path)
-    if commit == "unknown" or "changes" in commit:
-        pytest.skip(f"needs a checkout whose fairseq_rnnprune is committed, this one is {commit}")
-    for other, expected in ((commit, True), ("0" * 12, False), (f"{commit}+changes", False)):
-        path = save_result(tmp_path / "step", "b", 1, "", {})
-        path.write_text(path.read_text().replace(commit, other))
-        expected = expected and suite.same_code(commit, job.script)
-        assert job.is_done(tmp_path) == expected
+
+    def is_done(commit):
+        for name in job.names:
+            path = save_result(tmp_path / "results" / "step", name, 1, "", {})
+            path.write_text(json.dumps({**json.loads(path.read_text()), "commit": commit}))
+        return job.is_done(tmp_path / "results")
+
+    assert not job.is_done(tmp_path / "results")
+    assert all(map(is_done, commits))
+    assert not any(map(is_done, ("0" * 12, f"{commits[0]}+changes", "unknown")))
+    (tmp_path / "results" / "step" / "a-s1.json").unlink()
+    assert not job.is_done(tmp_path / "results")
+    measured.write_text("2")
+    assert not any(map(is_done, commits))
+
+
+def commit_all(folder):
+    """Commits what a folder holds into its own repository, and returns the commit."""
+    git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "all"]):
+        subprocess.run([*git, *command], check=True)
+    found = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    return found.stdout.strip()[:12]
 
 
 def test_every_result_of_the_suite_has_a_place_in_a_table(load):
