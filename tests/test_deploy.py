@@ -115,15 +115,21 @@ def test_what_is_no_whole_file_is_refused(data, checkpoint, tmp_path, suggest):
         (b'\\"shape\\": [48, 16]', b'\\"shape\\": [48, 12]'),
         (b'\\"block_shape\\": [4, 4]', b'\\"block_shape\\": [8, 4]'),
         (b'\\"block_shape\\": [4, 4]', b'\\"block_shape\\": [4, 0]'),
+        (b'\\"block_shape\\": [4, 4]', b'\\"block_shape\\": [268435456, 4]'),
+        (b'\\"shape\\": [48, 16]', b'\\"shape\\": [48]'),
+        (b'\\"shape\\": [48, 16]', b'\\"shape\\": [4294967344, 16]'),
+        (b'\\"shape\\": [48, 16]', b'\\"shape\\": [-48, 16]'),
     ],
 )
 def test_matrices_that_do_not_fit_are_refused(data, checkpoint, tmp_path, suggest, old, new):
     file = export(checkpoint, tmp_path / "m.safetensors", "fp32")
     whole = file.read_bytes()
-    assert old in whole
-    file.write_bytes(whole.replace(old, new))
+    header = whole[8 : 8 + int.from_bytes(whole[:8], "little")]
+    assert old in header
+    changed = header.replace(old, new)
+    file.write_bytes(len(changed).to_bytes(8, "little") + changed + whole[8 + len(header) :])
     status, _, err = suggest(file, data / "dict.txt", "the cat\n")
-    assert status == 1 and re.fullmatch(r"suggest: expected the .* got .*\n", err), err
+    assert status == 1 and re.fullmatch(r"suggest: expected .* got .*\n", err), err
 
 
 def test_other_files_and_models_are_refused(data, checkpoint, tmp_path, suggest):
@@ -136,6 +142,8 @@ def test_other_files_and_models_are_refused(data, checkpoint, tmp_path, suggest)
     status, _, err = suggest(tmp_path / "other.safetensors", dictionary)
     assert status == 1 and "expected " in err
     file = export(checkpoint, tmp_path / "m.safetensors", "fp32")
+    status, _, err = suggest(file, tmp_path / "none")
+    assert status == 1 and "expected a dictionary, got " in err and "cannot be read" in err
     (tmp_path / "short.txt").write_text("the 1\n")
     status, _, err = suggest(file, tmp_path / "short.txt")
     assert (status, err) == (1, "suggest: expected a dictionary of 24 symbols, got 5\n")

@@ -1,6 +1,6 @@
 """A language model in C++ alone and in Python: size, memory, time and perplexity, into results/.
 
-    python examples/deploy/measure.py CHECKPOINT --data DATA --text LINES
+    python examples/deploy/measure.py CHECKPOINT --name NAME --data DATA --text LINES
 
 CHECKPOINT is an rnnprune_gru_lm with one output layer, DATA what fairseq-preprocess made, LINES its
 test split as text. Both read the lines symbol by symbol, as they would be typed, on one thread.
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--name", default="model", help="of the results (default: %(default)s)")
     parser.add_argument("--values", choices=VALUES, help="run in this process, and print only")
     args = parser.parse_args()
     if args.values:
@@ -57,9 +58,12 @@ def main() -> None:
             for language, output in outputs.items():
                 figures = {name: float(re.search(p, output)[1]) for name, p in FIGURES.items()}
                 figures |= {"kept_parameters": kept, "file_bytes": model.stat().st_size}
+                if language == "cpp":
+                    figures["program_bytes"] = program.stat().st_size
                 path = save_result(
-                    *(HERE / "results", f"{language}-{values}", 1),
-                    "python examples/deploy/measure.py CHECKPOINT --data DATA --text LINES",
+                    *(HERE / "results", f"{args.name}-{language}-{values}", 1),
+                    "python examples/deploy/measure.py CHECKPOINT "
+                    f"--name {args.name} --data DATA --text LINES",
                     figures,
                 )
                 print(f"{path.name}: {output.strip().splitlines()[-1]}")

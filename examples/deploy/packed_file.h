@@ -72,6 +72,12 @@ private:
         return array;
     }
 
+    // Entry i of the two that a matrix's shape has.
+    static int size_of(const Json &shape, int i) {
+        if (shape.items.size() != 2 || shape.items[i].number() > 1 << 28) fail();
+        return shape.items[i].number();
+    }
+
     static Dtype dtype(const std::string &name) {
         if (name != "F32" && name != "BF16" && name != "I8") fail();
         return name == "F32" ? FLOAT32 : name == "BF16" ? BFLOAT16 : INT8;
@@ -80,10 +86,9 @@ private:
     Weights packed(const std::string &name) {
         const Json &how = layout["packed"][name];
         Weights w;
-        w.shape.rows = how["shape"].items.at(0).number();
-        w.shape.width = how["shape"].items.at(1).number();
-        w.shape.block_rows = how["block_shape"].items.at(0).number();
-        w.shape.block_columns = how["block_shape"].items.at(1).number();
+        w.shape.rows = size_of(how["shape"], 0), w.shape.width = size_of(how["shape"], 1);
+        w.shape.block_rows = size_of(how["block_shape"], 0);
+        w.shape.block_columns = size_of(how["block_shape"], 1);
         w.shape.gates = how["gates"].number();
         w.shape.dtype = dtype(header[name + "/values"]["dtype"].text);
         w.values = array<char>(name + "/values");
@@ -97,8 +102,7 @@ private:
     Weights dense(const std::string &name, int gates) {
         const Json &entry = header[name];
         Weights w;
-        w.shape.rows = entry["shape"].items.at(0).number();
-        w.shape.width = entry["shape"].items.at(1).number();
+        w.shape.rows = size_of(entry["shape"], 0), w.shape.width = size_of(entry["shape"], 1);
         w.shape.block_rows = 1, w.shape.block_columns = w.shape.width, w.shape.gates = gates;
         w.shape.dtype = dtype(entry["dtype"].text);
         w.values = array<char>(name);

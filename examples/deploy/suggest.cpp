@@ -33,6 +33,7 @@ struct Dictionary {
 
     explicit Dictionary(const std::string &path) {
         std::ifstream file(path);
+        if (!file) throw std::runtime_error("expected a dictionary, got " + path + ", which cannot be read");
         for (std::string line; std::getline(file, line);)
             symbols.push_back(line.substr(0, line.rfind(' ')));
         for (size_t i = 0; i < symbols.size(); i++) index.emplace(symbols[i], i);

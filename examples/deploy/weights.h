@@ -64,14 +64,18 @@ public:
 
     // Throws if the arrays are not those of a matrix of this shape: kernels do not look.
     void check() const {
-        const bool has_sizes = shape.rows > 0 && shape.width > 0 && shape.gates > 0 && shape.block_rows > 0 &&
-                               shape.block_columns > 0 && shape.rows % shape.gates == 0;
+        bool has_sizes = shape.rows > 0 && shape.gates > 0 && shape.rows % shape.gates == 0;
+        has_sizes = has_sizes && shape.block_rows > 0 && shape.block_rows <= shape.gate_rows();
+        has_sizes = has_sizes && shape.block_columns > 0 && shape.block_columns <= shape.width;
+        // Columns are numbered in 16 bits, also in what in_columns makes.
+        has_sizes = has_sizes && shape.width <= 1 << 16;
         if (!has_sizes) throw std::runtime_error("expected the sizes of a matrix, got others");
         const size_t panels = (size_t)shape.gates * shape.gate_panels(), blocks = columns.size();
         bool fits = pointers.size() == panels + 1 && pointers[0] == 0 && pointers[panels] == (int)blocks;
         fits = fits && std::is_sorted(pointers.data(), pointers.data() + panels + 1);
         const size_t bytes = shape.dtype == FLOAT32 ? 4 : shape.dtype == BFLOAT16 ? 2 : 1;
-        fits = fits && values.size() == blocks * shape.block_rows * shape.block_columns * bytes;
+        const size_t block = bytes * shape.block_rows * shape.block_columns;
+        fits = fits && values.size() % block == 0 && values.size() / block == blocks;
         fits = fits && (shape.dtype != INT8 || scales.size() == panels * shape.block_rows);
         fits = fits && (!diagonal.size() || diagonal.size() == (size_t)shape.rows);
         for (size_t b = 0; fits && b < blocks; b++) fits = columns[b] < shape.block_width();
