@@ -35,7 +35,7 @@ int first_panel(const Matrix &m, int thread, int threads) {
 }
 
 // Memory that a thread keeps between calls, because calls are short and many. It begins where a cache line
-// does: vectors of activations that lie across two take nearly twice as long to be read.
+// does: a vector of activations that lies across two is two reads.
 char *scratch(int which, size_t bytes) {
     constexpr size_t LINE = 64;
     thread_local std::vector<char> kept[5];

@@ -130,10 +130,10 @@ static void rows_in_tiles(const Matrix &matrix, int first, int last, const Activ
                 float *to = place.y + (size_t)start * m.rows + p * R;
                 for (int turn = 0; turn < TURNS; turn++) {
                     typename Block::Sum sum[N][Block::SUMS][B];
-                    const int first = p + turn * N;
+                    const int panel = p + turn * N;
                     for (int i = 0; i < N; i++)
-                        Block::template sums<B>(sum[i], m, g * panels + first + i, data);
-                    const Terms terms = place.from(first * R, x, start);
+                        Block::template sums<B>(sum[i], m, g * panels + panel + i, data);
+                    const Terms terms = place.from(panel * R, x, start);
                     if constexpr (TURNS == 1) store_panels<Block>(sum, terms, to, m.rows, batch - start);
                     else store_panels<Block>(sum, terms, lines[0] + turn * N * R, LANES, B);
                 }
