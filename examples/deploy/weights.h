@@ -65,10 +65,9 @@ public:
     // Throws if the arrays are not those of a matrix of this shape: kernels do not look.
     void check() const {
         bool has_sizes = shape.rows > 0 && shape.gates > 0 && shape.rows % shape.gates == 0;
-        has_sizes = has_sizes && shape.block_rows > 0 && shape.block_rows <= shape.gate_rows();
-        has_sizes = has_sizes && shape.block_columns > 0 && shape.block_columns <= shape.width;
+        has_sizes = has_sizes && shape.block_rows > 0 && shape.block_columns > 0;
         // Columns are numbered in 16 bits, also in what in_columns makes.
-        has_sizes = has_sizes && shape.width <= 1 << 16;
+        has_sizes = has_sizes && shape.width > 0 && shape.width <= 1 << 16;
         if (!has_sizes) throw std::runtime_error("expected the sizes of a matrix, got others");
         const size_t panels = (size_t)shape.gates * shape.gate_panels(), blocks = columns.size();
         bool fits = pointers.size() == panels + 1 && pointers[0] == 0 && pointers[panels] == (int)blocks;
