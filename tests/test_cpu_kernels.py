@@ -268,7 +268,7 @@ def test_threads_do_not_change_a_bit(monkeypatch, block_shape, dtype):
 
 
 def test_threads_asked_for(monkeypatch):
-    large, small = (cpu_library.Prepared(0, (), is_large) for is_large in (True, False))
+    large, small = (cpu_library.Prepared(0, (), is_large, ()) for is_large in (True, False))
     assert (large.threads, small.threads) == (torch.get_num_threads(), 1)
     cpu_library._threads_asked_for.cache_clear()
     monkeypatch.setenv("RNNPRUNE_THREADS", "3")
@@ -320,6 +320,31 @@ def test_damaged_arrays_do_not_reach_the_kernels():
     W.columns.copy_(torch.tensor([0, 1, 2, 9], dtype=torch.uint16))
     with pytest.raises(ValueError, match="expected columns below 4, got 9"):
         matmul(W, torch.ones(1, 4), backend="cpu")
+
+
+@pytest.mark.parametrize(
+    ("array", "value"), [("columns", 60000), ("pointers", 2**30), ("values", float("nan"))]
+)
+@pytest.mark.parametrize("backend", ["cpu", "torch_csr"])
+def test_arrays_damaged_after_the_first_call_do_not_either(array, value, backend):
+    W = BlockSparseMatrix.from_dense(torch.ones(16, 4), (16, 1))
+    if backend == "cpu":
+        matmul(W, torch.ones(1, 4), backend=backend)
+    getattr(W, array)[-1] = value
+    with pytest.raises(ValueError, match="the arrays are damaged, pack the weight again"):
+        matmul(W, torch.ones(1, 4), backend=backend)
+
+
+@pytest.mark.parametrize("layout", ["to_sparse", "to_mkldnn"])
+def test_activations_of_another_layout(layout):
+    W = BlockSparseMatrix.from_dense(torch.ones(16, 4), (16, 1))
+    with pytest.raises(ValueError, match=r"expected x to be dense, got layout .*to_dense\(\)"):
+        matmul(W, getattr(torch.ones(1, 4), layout)(), backend="cpu")
+
+
+def test_activations_that_are_a_negative_view():
+    W = BlockSparseMatrix.from_dense(torch.ones(16, 4), (16, 1))
+    assert matmul(W, torch._neg_view(torch.ones(1, 4)), backend="cpu")[0, 0] == -4
 
 
 def test_unknown_instruction_set():

@@ -9,7 +9,7 @@ from sparse_samples import pruned
 from tolerances import assert_close
 from torch import nn
 
-from fairseq_rnnprune.sparse import SparseGRU, SparseRNN
+from fairseq_rnnprune.sparse import BlockSparseMatrix, SparseGRU, SparseRNN
 
 pytestmark = needs_kernels
 INPUT, H = 9, 20
@@ -90,3 +90,55 @@ def test_states_of_another_dtype_are_converted(dtype):
     # A network made for the CPU does not meet another device's addresses.
     with pytest.raises(ValueError, match="expected x on cpu like W, got meta"):
         sparse(x.to("meta"))
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "message"),
+    [
+        ("recurrent", "bias", torch.zeros(1), r"bias: expected bias \[60\], got \[1\]"),
+        (
+            "input",
+            "bias",
+            torch.zeros(60).int(),
+            "bias: expected bias in float32, .* got torch.int",
+        ),
+        ("recurrent", "W", (96, 32, 3), r"recurrent: expected W \[60, 20\] .* got \[96, 32\]"),
+        ("input", "W", (60, 32, 3), r"input: expected W \[60, 9\] .* got \[60, 32\]"),
+        ("recurrent", "W", (60, 20, 1), "packed with gates=3, .* with gates=1"),
+    ],
+)
+@pytest.mark.parametrize("used", [False, True])
+def test_parts_that_do_not_fit_never_reach_the_kernels(part, name, value, message, used):
+    sparse = SparseGRU.from_dense(pruned(nn.GRU(INPUT, H), 3), (4, 4))
+    x, h_0 = inputs(sparse, 2, 1)
+    if used:
+        sparse(x, h_0)
+    if isinstance(value, tuple):
+        value = BlockSparseMatrix.from_dense(torch.randn(value[:2]), (4, 4), gates=value[2])
+    setattr(getattr(sparse.layers[0][0], part), name, value)
+    with pytest.raises((ValueError, TypeError), match=message):
+        sparse(x, h_0)
+
+
+def test_a_bias_of_another_float_dtype_is_converted():
+    gru = pruned(nn.GRU(INPUT, H), 3)
+    sparse, narrow = (SparseGRU.from_dense(gru, (4, 4)) for _ in range(2))
+    narrow.layers[0][0].recurrent.bias = narrow.layers[0][0].recurrent.bias.half()
+    x, h_0 = inputs(gru, 3, 1)
+    assert torch.allclose(narrow(x, h_0)[0], sparse(x, h_0)[0], atol=1e-3)
+
+
+def test_arrays_that_were_damaged_between_two_calls_are_found():
+    sparse = SparseGRU.from_dense(pruned(nn.GRU(INPUT, H), 3), (4, 4))
+    x, h_0 = inputs(sparse, 2, 1)
+    sparse(x, h_0)
+    sparse.layers[0][0].recurrent.W.columns.fill_(60000)
+    with pytest.raises(ValueError, match="expected columns below 5, got 60000"):
+        sparse(x, h_0)
+
+
+def test_layers_of_different_sizes():
+    narrow, wide = (SparseGRU.from_dense(nn.GRU(INPUT, h), (4, 4)) for h in (H, 10 * H))
+    mixed = SparseGRU([list(narrow.layers[0]), list(wide.layers[0])])
+    with pytest.raises(ValueError, match=r"input: expected W \[60, 20\] .* got \[600, 9\]"):
+        mixed(*inputs(mixed, 2, 1))

@@ -10,6 +10,7 @@ from fairseq_rnnprune.optim.reading import (
     block_shapes,
     build_schedules,
     pruned_types,
+    unread_options,
     worth,
 )
 from fairseq_rnnprune.pruning import CubicSchedule, OneShotSchedule, QuantileRamp, RampSchedule
@@ -41,35 +42,61 @@ def test_defaults_are_the_heuristics_of_table_1():
 
 
 @pytest.mark.parametrize(
-    "given, power, allocation",
+    "given, power, score, allocation",
     [
-        ({}, 0.25, "global"),
+        ({}, 0.25, "max", "global"),
         # Targets by gate or by type cannot be shared out.
-        ({"prune_sparsity": "0.9/0.9/0.8"}, 0.25, "uniform"),
-        ({"prune_sparsity": "recurrent=0.9,input=0.8"}, 0.25, "uniform"),
+        ({"prune_sparsity": "0.9/0.9/0.8"}, 0.25, "max", "uniform"),
+        ({"prune_sparsity": "recurrent=0.9,input=0.8"}, 0.25, "max", "uniform"),
         # Each type asks for its own, even if they are equal.
-        ({"prune_sparsity": "recurrent=0.9,input=0.9"}, 0.25, "uniform"),
+        ({"prune_sparsity": "recurrent=0.9,input=0.9"}, 0.25, "max", "uniform"),
         # The score of a block says nothing about that of a single weight.
-        ({"prune_block_shape": "recurrent=4,4,input=1,1"}, 0.25, "uniform"),
-        ({"prune_block_shape": "recurrent=4,4,input=4x4"}, 0.25, "global"),
-        ({"prune_allocation": "lamp"}, 0.25, "lamp"),
-        ({"prune_fisher_power": 0.5, "prune_allocation": "uniform"}, 0.5, "uniform"),
+        ({"prune_block_shape": "recurrent=4,4,input=1,1"}, 0.25, "l2", "uniform"),
+        ({"prune_block_shape": "recurrent=4,4,input=4x4"}, 0.25, "l2", "global"),
+        ({"prune_allocation": "lamp"}, 0.25, "max", "lamp"),
+        ({"prune_fisher_power": 0.5, "prune_allocation": "uniform"}, 0.5, "max", "uniform"),
+        ({"prune_block_shape": "4,4"}, 0.25, "l2", "global"),
+        ({"prune_block_shape": "4,4", "prune_score": "max"}, 0.25, "max", "global"),
+        ({"prune_block_shape": "4,4", "prune_fisher_power": 0.0}, 0.0, "max", "uniform"),
         # By magnitude, matrices keep to themselves.
-        ({"prune_fisher_power": 0.0}, 0.0, "uniform"),
-        ({"prune_fisher_power": 0.0, "prune_allocation": "global"}, 0.0, "global"),
+        ({"prune_fisher_power": 0.0}, 0.0, "max", "uniform"),
+        ({"prune_fisher_power": 0.0, "prune_allocation": "global"}, 0.0, "max", "global"),
         # Without mean squares of gradients, or where something else says what is worth less.
-        ({"prune_inner": "nag"}, 0.0, "uniform"),
-        ({"prune_schedule": "ramp"}, 0.0, "uniform"),
-        ({"prune_score": "random"}, 0.0, "uniform"),
-        ({"prune_penalty": "l1"}, 0.0, "uniform"),
+        ({"prune_inner": "nag"}, 0.0, "max", "uniform"),
+        ({"prune_schedule": "ramp"}, 0.0, "max", "uniform"),
+        ({"prune_score": "random"}, 0.0, "random", "uniform"),
+        ({"prune_penalty": "l1"}, 0.0, "max", "uniform"),
     ],
 )
-def test_gradients_count_and_matrices_share_a_target_where_they_can(given, power, allocation):
+def test_gradients_count_and_matrices_share_a_target_where_they_can(
+    given, power, score, allocation
+):
     types = ["recurrent", "input"]
     schedules = build_schedules(config(**given), types, EPOCHS)
     shapes = block_shapes(config(**given), types)
     found = worth(config(**given), list(schedules.values()), list(shapes.values()))
-    assert found == (power, allocation)
+    assert found == (power, score, allocation)
+
+
+@pytest.mark.parametrize(
+    "given, unread",
+    [
+        ({}, []),
+        ({"prune_q": "0.1", "prune_ramp_factor": 2.0}, ["--prune-q", "--prune-ramp-factor"]),
+        ({"prune_max_sparsity": 0.3}, ["--prune-max-sparsity"]),
+        ({"prune_schedule": "ramp", "prune_max_sparsity": 0.97}, ["--prune-max-sparsity"]),
+        ({"prune_schedule": "ramp", "prune_q": "0.1", "prune_max_sparsity": 0.97}, []),
+        (
+            {"prune_schedule": "ramp", "prune_q": "0.1", "prune_sparsity": "0.8"},
+            ["--prune-sparsity"],
+        ),
+        ({"prune_schedule": "ramp", "prune_ramp": "2e"}, []),
+        ({"prune_schedule": "one-shot", "prune_end": "50%"}, ["--prune-end"]),
+        ({"prune_schedule": "hard", "prune_start": "50%"}, []),
+    ],
+)
+def test_options_that_a_schedule_does_not_read_are_named(given, unread):
+    assert unread_options(config(**given)) == unread
 
 
 def test_updates_epochs_and_per_cent():

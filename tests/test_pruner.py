@@ -105,6 +105,16 @@ def test_gradients_of_pruned_weights_are_zeroed():
     assert weight.grad.tolist() == [[0.0, 3.0]]
 
 
+def test_a_threshold_never_falls():
+    pruner = pruner_of(torch.arange(1.0, 17.0).view(4, 4), CubicSchedule(0, 40, 1, 0.5), (2, 2))
+    seen = []
+    for _ in range(45):
+        run(pruner, 1)
+        seen.append(pruner.thresholds["recurrent"])
+    assert seen == sorted(seen) and seen[-1] > 0
+    assert pruner.sparsity() == 0.5
+
+
 def test_each_type_has_its_own_schedule():
     weights = {t: torch.arange(1.0, 11.0).view(1, 10) for t in ("recurrent", "input")}
     pruner = Pruner(

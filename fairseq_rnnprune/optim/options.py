@@ -95,11 +95,11 @@ class PruningOptions(FairseqDataclass):
             "(default: 1,1)"
         },
     )
-    prune_score: ChoiceEnum(list(SCORES)) = field(
-        default="max",
+    prune_score: ChoiceEnum(["auto", *SCORES]) = field(
+        default="auto",
         metadata={
-            "help": "importance of a block: max |w|, mean |w|, l2 norm or random, a baseline "
-            "(default: max)"
+            "help": "importance of a block: max |w|, mean |w|, l2 norm or random, a baseline; "
+            "auto: l2 where gradients count, else max (default: auto)"
         },
     )
     prune_fisher_power: Optional[float] = field(

@@ -21,6 +21,7 @@ from .reading import (
     build_schedules,
     pruned_types,
     training_updates,
+    unread_options,
     without_epochs,
     worth,
 )
@@ -94,13 +95,14 @@ class PrunedOptimizer(FairseqOptimizer):
         schedules = build_schedules(cfg, self._types, epoch_lengths)
         shapes = block_shapes(cfg, self._types)
         types = [tag.type for tag, _ in self._weights]
-        power, allocation = worth(cfg, [schedules[t] for t in types], [shapes[t] for t in types])
+        power, score, allocation = worth(
+            cfg, [schedules[t] for t in types], [shapes[t] for t in types]
+        )
         self._pruner = Pruner(
             self._weights,
             schedules,
             shapes,
-            # fairseq's enums cannot be pickled, and what it chooses by is saved.
-            str(self.cfg.prune_score),
+            score,
             self.cfg.prune_max_sparsity,
             self.cfg.prune_min_sparsity,
             self.cfg.prune_keep_diagonal,
@@ -110,7 +112,11 @@ class PrunedOptimizer(FairseqOptimizer):
         for type_ in self._pruner.types:
             names = ", ".join(w.name for w in self._pruner.of_type(type_))
             logger.info("pruning %s (%s) by %s", type_, names, self._pruner.schedules[type_])
-        logger.info("fisher power %g, %s allocation", power, allocation)
+        logger.info("fisher power %g, %s score, %s allocation", power, score, allocation)
+        if unread := unread_options(cfg):
+            logger.warning(
+                "--prune-schedule %s does not read %s", cfg.prune_schedule, ", ".join(unread)
+            )
         warn_at_start(self._pruner, training_updates(cfg, epoch_lengths))
         warn_of_other_zeros(self._others)
         if self._pruner.sparsity() > 0:

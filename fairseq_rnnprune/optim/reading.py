@@ -20,6 +20,8 @@ from fairseq_rnnprune.pruning import (
 )
 from fairseq_rnnprune.pruning.by_type import read_block_shape, read_by_type, read_types
 
+from .options import PruningOptions
+
 T = TypeVar("T")
 
 
@@ -73,24 +75,52 @@ def build_schedules(
 
 def worth(
     cfg: Any, schedules: Sequence[Schedule], shapes: Sequence[tuple[int, int]]
-) -> tuple[float, str]:
-    """--prune-fisher-power and --prune-allocation, or what loses least where it can be.
+) -> tuple[float, str, str]:
+    """--prune-fisher-power, --prune-score and --prune-allocation, or what loses least.
 
     Of weights with these schedules and block shapes.
-    Gradients count unless something else says what is worth less; where they do, matrices share out
-    a target that is given once for all (examples/comparison), if they have blocks of one shape: the
-    scores of others say nothing about each other.
+    Gradients count unless something else says what is worth less; where they do, a block is worth
+    the root mean square of its weights, and matrices share out a target that is given once for all
+    (examples/comparison), if they have blocks of one shape: the scores of others say nothing about
+    each other.
     """
-    power, allocation = cfg.prune_fisher_power, str(cfg.prune_allocation)
+    power, score, allocation = (
+        cfg.prune_fisher_power,
+        str(cfg.prune_score),
+        str(cfg.prune_allocation),
+    )
     if power is None:
         is_free = cfg.prune_score != "random" and cfg.prune_penalty == "none"
         has_ramp = any(isinstance(s, RAMPS) for s in schedules)
         power = 0.25 if cfg.prune_inner == "adam" and is_free and not has_ramp else 0.0
+    if score == "auto":
+        score = "l2" if power and set(shapes) != {(1, 1)} else "max"
     if allocation == "auto":
         is_shared = "=" not in str(cfg.prune_sparsity) and has_one_target(schedules)
         is_global = power and is_shared and len(set(shapes)) == 1
         allocation = "global" if is_global else "uniform"
-    return power, allocation
+    return power, score, allocation
+
+
+# What each schedule does not read, of the options that say when and how far.
+_ONLY_RAMPS = ("prune_ramp", "prune_q", "prune_ramp_factor")
+_ONLY_GIVEN_Q = ("prune_max_sparsity", "prune_min_sparsity")
+_UNREAD = {
+    "ramp": (),
+    "cubic": (*_ONLY_RAMPS, *_ONLY_GIVEN_Q),
+    "hard": (*_ONLY_RAMPS, *_ONLY_GIVEN_Q, "prune_end", "prune_freq"),
+    "one-shot": (*_ONLY_RAMPS, *_ONLY_GIVEN_Q, "prune_end", "prune_freq"),
+}
+
+
+def unread_options(cfg: Any) -> list[str]:
+    """The options that were given, but that the chosen schedule does not read."""
+    names = _UNREAD[str(cfg.prune_schedule)]
+    if str(cfg.prune_schedule) == "ramp":
+        names = _ONLY_GIVEN_Q if cfg.prune_q == "auto" else ("prune_sparsity",)
+    defaults = PruningOptions()
+    given = [n for n in names if getattr(cfg, n) != getattr(defaults, n)]
+    return ["--" + name.replace("_", "-") for name in given]
 
 
 def without_epochs(cfg: DictConfig, before: int) -> DictConfig:

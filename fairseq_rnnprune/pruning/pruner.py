@@ -157,7 +157,8 @@ class Pruner:
             return
         target = schedule.sparsity(self.updates)
         chosen = lowest_blocks(weights, scores, target, self.allocation)
-        reached = dict.fromkeys(types, 0.0)
+        # A change of masks that prunes nothing more implies no other threshold.
+        reached = {t: self.thresholds[t] for t in types}
         for w, s, blocks in zip(weights, scores, chosen, strict=True):
             reached[w.type] = max(reached[w.type], _drop(w, s, blocks))
         self.thresholds.update(reached)

@@ -70,7 +70,7 @@ def check_activations(
             f"{function}: expected no gradient, got {name} that requires one; packed weights are "
             "for inference, use torch.no_grad()"
         )
-    return x.float()
+    return x.float().resolve_neg()
 
 
 def reasons_off_cpu(W: BlockSparseMatrix, x: Tensor) -> list[str]:
@@ -105,6 +105,11 @@ def check_float_tensor(function: str, name: str, x: Any) -> None:
             f"{function}: expected {name} in {names(WEIGHT_DTYPES)}, got {x.dtype}; "
             "convert it with .float()"
         )
+    if x.layout is not torch.strided:
+        raise ValueError(
+            f"{function}: expected {name} to be dense, got layout {str(x.layout)}; "
+            "convert it with .to_dense()"
+        )
 
 
 def _is_plain(x: Tensor, shape: tuple[int | str, ...], W: BlockSparseMatrix) -> bool:
@@ -113,6 +118,8 @@ def _is_plain(x: Tensor, shape: tuple[int | str, ...], W: BlockSparseMatrix) -> 
         isinstance(x, Tensor)
         and x.dtype is torch.float32
         and not x.requires_grad
+        and x.layout is torch.strided
+        and not x.is_neg()
         and x.dim() == len(shape)
         # Whatever a letter stands for comes before the sizes.
         and x.shape[-1] == shape[-1]

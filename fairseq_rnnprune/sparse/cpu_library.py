@@ -61,6 +61,7 @@ class Prepared:
     pointer: int
     arrays: tuple[Any, ...]
     is_large: bool
+    versions: tuple[int, ...]
 
     @property
     def threads(self) -> int:
@@ -74,9 +75,12 @@ def quantises_activations(W: BlockSparseMatrix) -> bool:
 
 
 def prepare(W: BlockSparseMatrix) -> Prepared:
-    """The struct of a matrix, made and checked at its first use and cached in W."""
-    prepared = W.cache.get("cpu")
-    if prepared is None:
+    """The struct of a matrix, cached in W: made and checked anew whenever an array was written to.
+
+    ValueError as in BlockSparseMatrix.validate: the kernels trust what the arrays say.
+    """
+    prepared, now = W.cache.get("cpu"), W.versions
+    if prepared is None or prepared.versions != now:
         # A wrong RNNPRUNE_THREADS is told at once, not by the first matrix that is large.
         threads()
         W.validate()
@@ -84,7 +88,7 @@ def prepare(W: BlockSparseMatrix) -> Prepared:
         arrays = (W.values, W.columns, W.pointers, W.scales, offsets, W.diagonal)
         matrix = Matrix(*map(address, arrays), *W.shape, W.gates, *W.block_shape, DTYPES[W.dtype])
         is_large = W.nbytes >= PARALLEL_BYTES
-        prepared = Prepared(ctypes.addressof(matrix), (*arrays, matrix), is_large)
+        prepared = Prepared(ctypes.addressof(matrix), (*arrays, matrix), is_large, now)
         W.cache["cpu"] = prepared
     return prepared
 

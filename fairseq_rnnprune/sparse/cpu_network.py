@@ -7,36 +7,41 @@ takes as long; so layers, directions and both products of each are one call.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from .arguments import check_bias, check_matrix
 from .cpu_library import CELLS, Layer, address, call, prepare, threads
-
-if TYPE_CHECKING:
-    from .direction import Direction
+from .direction import GATES, Direction
+from .matrix import BlockSparseMatrix
 
 
 class Network:
     """The prepared form of a network whose matrices all run on the backend cpu.
 
-    `layers` holds the directions of each layer. Matrices and biases are kept alive; they must not
-    be replaced afterwards.
+    `layers` holds the directions of each layer, which are kept alive and must not be replaced
+    afterwards; the first one reads inputs of `width`, each has `hidden` units. ValueError or
+    TypeError where matrices and biases do not fit one another.
     """
 
-    def __init__(self, layers: Sequence[Sequence[Direction]]):
+    def __init__(self, layers: Sequence[Sequence[Direction]], width: int, hidden: int):
         flat = [direction for layer in layers for direction in layer]
-        self.directions, self.hidden = len(layers[0]), flat[0].recurrent.W.shape[1]
+        self.directions, self.hidden = len(layers[0]), hidden
         self.kept = []
-        self.structs = (Layer * len(flat))(*(self._struct(direction) for direction in flat))
+        widths = [width] * self.directions
+        widths += [self.directions * hidden] * (len(flat) - self.directions)
+        self.structs = (Layer * len(flat))(*map(self._struct, flat, widths))
         self.is_large = any(struct.is_large for struct in self.structs)
 
-    def _struct(self, direction: Direction) -> Layer:
-        input, recurrent = direction.input, direction.recurrent
+    def _struct(self, direction: Direction, width: int) -> Layer:
+        input, recurrent, gates = direction.input, direction.recurrent, GATES[direction.cell]
+        _check_matrix("input", input.W, gates, (gates * self.hidden, width))
+        _check_matrix("recurrent", recurrent.W, gates, (gates * self.hidden, self.hidden))
         prepared = [prepare(part.W) for part in (input, recurrent)]
-        biases = [None if p.bias is None else p.bias.contiguous() for p in (input, recurrent)]
-        self.kept.append((prepared, biases))
+        biases = [check_bias("bias", part.bias, part.W) for part in (input, recurrent)]
+        biases = [None if bias is None else bias.contiguous() for bias in biases]
+        self.kept.append((input.W, recurrent.W, prepared, biases))
         return Layer(
             *(matrix.pointer for matrix in prepared),
             *map(address, biases),
@@ -67,3 +72,13 @@ class Network:
             threads() if self.is_large else 1,
         )
         return out, h_n
+
+
+def _check_matrix(name: str, W: BlockSparseMatrix, gates: int, shape: tuple[int, int]) -> None:
+    """The kernels trust sizes; who replaces a part of a network may have got them wrong."""
+    check_matrix(name, W)
+    if W.shape != shape or W.gates != gates:
+        raise ValueError(
+            f"{name}: expected W {list(shape)} packed with gates={gates}, which the network is "
+            f"made for, got {list(W.shape)} with gates={W.gates}"
+        )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .arguments import check_matrix
 from .dispatch import matmul
 from .matrix import BlockShape, BlockSparseMatrix
 
@@ -22,6 +23,7 @@ class SparseLinear(nn.Module):
         self, W: BlockSparseMatrix, bias: Tensor | None = None, backend: str | None = None
     ):
         super().__init__()
+        check_matrix("SparseLinear", W)
         self.W = W
         # A copy, as W is one: who trains the dense layer on would change a part of this one.
         self.bias = None if bias is None else bias.detach().to(torch.float32, copy=True)

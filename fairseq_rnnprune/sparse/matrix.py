@@ -119,6 +119,16 @@ class BlockSparseMatrix:
         return self.pointers, self.columns, self.values, self.scales, self.diagonal
 
     @property
+    def versions(self) -> tuple[int, ...]:
+        """What changes when somebody writes to the arrays or resizes them.
+
+        Tensors made in inference mode do not count that; nobody outside of it can write to them.
+        """
+        if self.values.is_inference():
+            return ()
+        return self.pointers._version, self.columns._version, self.values._version
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Number of panels and of block columns."""
         (rows, columns), (r, c) = self.shape, self.block_shape

@@ -53,7 +53,7 @@ class SparseRecurrent(nn.Module):
         """
         self._check_input(input)
         dtype, batched = input.dtype, input.dim() == 3
-        x = input.float()
+        x = input.float().resolve_neg()
         if not batched:
             x = x.unsqueeze(1)
         elif self.batch_first:
@@ -115,13 +115,15 @@ class SparseRecurrent(nn.Module):
         It is kept with the first matrix, so that copies of this module make their own.
         """
         cache = self._parts[0].W.cache
-        key = [(id(part.W), id(part.bias), part.backend) for part in self._parts]
+        key = [(id(p.W), id(p.bias), p.backend, p.W.versions) for p in self._parts]
         if cache.get("network key") != key:
             chosen = {
                 choose_backend(part.W, x.new_empty(1, part.W.shape[1]), part.backend).name
                 for part in self._parts
             }
-            cache["network"] = Network(self.layers) if chosen == {"cpu"} else None
+            one_call = chosen == {"cpu"}
+            sizes = (self.input_size, self.hidden_size)
+            cache["network"] = Network(self.layers, *sizes) if one_call else None
             cache["network key"] = key
         return cache["network"]
 
@@ -154,7 +156,7 @@ class SparseRecurrent(nn.Module):
         expected = shape if batched else (self._cells, self.hidden_size)
         if h_0.shape != expected:
             raise ValueError(f"{self._name}: expected h_0 {list(expected)}, got {list(h_0.shape)}")
-        return h_0.float().reshape(shape)
+        return h_0.float().resolve_neg().reshape(shape)
 
 
 class SparseGRU(SparseRecurrent):

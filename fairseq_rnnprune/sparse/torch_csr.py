@@ -41,8 +41,9 @@ def matmul(W: BlockSparseMatrix, x: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 def _csr(W: BlockSparseMatrix) -> Tensor:
-    """The float32 CSR copy of W, made at its first use and cached in W."""
+    """The float32 CSR copy of W, made and checked at its first use and cached in W."""
     if "torch_csr" not in W.cache:
+        W.validate()
         with warnings.catch_warnings():
             # torch says so once per process, of every layout but this backend's own use of it.
             warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)

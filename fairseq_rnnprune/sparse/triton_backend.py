@@ -133,13 +133,17 @@ def _launch(kernel: str, W: BlockSparseMatrix, panels: int, **arguments: Any) ->
 
 
 def _prepare(W: BlockSparseMatrix) -> dict[str, Any]:
-    """A launch's arguments that only depend on the matrix, checked at first use, cached in W."""
-    if "triton" not in W.cache:
+    """A launch's arguments that only depend on the matrix, cached in W.
+
+    Checked at first use and whenever an array was written to.
+    """
+    if W.cache.get("triton versions") != W.versions:
         W.validate()
         config, (r, c) = CONFIGS[W.block_shape], W.block_shape
         arrays = dict(zip(("pointers", "columns", "values", "scales"), W.arrays[:4], strict=True))
         constants = {"R": r, "C": c, "BLOCKS": config.blocks}
         W.cache["triton"] = {**arrays, **constants, **config.options}
+        W.cache["triton versions"] = W.versions
     return W.cache["triton"]
 
 
