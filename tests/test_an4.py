@@ -62,6 +62,14 @@ def test_manifests_of_three_splits_without_common_speakers(tmp_path):
             assert u.text == "GO ON" and soundfile.info(u.path).frames == u.samples
 
 
+def test_an_archive_that_is_not_there(tmp_path):
+    url = (tmp_path / "none.tar.gz").as_uri()
+    command = [sys.executable, SCRIPT, tmp_path / "an4", "--url", url]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"an4: expected an archive at {url}, got: ")
+
+
 @pytest.fixture(scope="module")
 def recipe():
     return load_script("speech/run.py")

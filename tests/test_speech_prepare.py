@@ -104,6 +104,8 @@ def test_skipping_leaves_them_out_of_units_and_statistics(corpus, tmp_path, caps
     printed = capsys.readouterr().out
     assert re.search(rf"^train +8 +{len(bad)} +3 ", printed, re.M)
     assert re.search(r"^valid +8 +1 +3 ", printed, re.M)
+    # The training that is proposed would refuse them otherwise.
+    assert "--bad-utterances skip" in printed.split("next: ")[1]
     assert f"skipped {len(bad)} of {8 + len(bad)} utterances of train.tsv" in caplog.messages
     assert sum(m.startswith("skipped: ") for m in caplog.messages) == len(bad) + 1
 

@@ -148,6 +148,15 @@ def test_transcripts_outside_the_dictionary_are_decoded_and_named(
     assert "11 of 13 transcripts of test.tsv cannot be spelled" in caplog.text
 
 
+def test_too_short_for_its_text_is_named_in_the_validation_set_too(data, tmp_path):
+    bad = shutil.copytree(data, tmp_path / "bad")
+    soundfile.write(bad / "short.wav", tone(1600), RATE)
+    rows = [line.split("\t") for line in (bad / "valid.tsv").read_text().splitlines()[1:]]
+    write_manifest(bad / "valid.tsv", [("short.wav", 1600, "a", "MUCH TOO MANY LETTERS"), *rows])
+    with pytest.raises(ValueError, match="1 of [0-9]+ that are not(.|\n)*short.wav"):
+        run_train(bad, tmp_path / "model")
+
+
 def test_bad_utterances_are_refused_or_skipped_as_chosen(data, tmp_path, caplog):
     bad = shutil.copytree(data, tmp_path / "bad")
     soundfile.write(bad / "short.wav", tone(1600), RATE)

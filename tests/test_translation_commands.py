@@ -8,6 +8,7 @@ import pytest
 import sentencepiece
 import torch
 from fairseq.data import Dictionary
+from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
 from fairseq.logging import metrics
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from fairseq_runs import PRUNED
@@ -22,7 +23,11 @@ from translation_runs import (
 )
 
 from fairseq_rnnprune.checkpoint import read_checkpoint
-from fairseq_rnnprune.compat.translation import answer_every_line, log_bleu_of_empty_text
+from fairseq_rnnprune.compat.translation import (
+    answer_every_line,
+    log_bleu_of_empty_text,
+    name_text_that_is_not_utf8,
+)
 from fairseq_rnnprune.models.gru_seq2seq import GRUSeq2Seq
 
 answer_every_line()
@@ -149,9 +154,20 @@ def test_interactive_obeys_constraints(data, checkpoint, capsys, tmp_path, order
 def test_interactive_refuses_a_line_that_is_too_long(data, checkpoint, tmp_path, how):
     (tmp_path / "input").write_text("\n".join(LINES) + "\n")
     limit = ("--max-source-positions", "5", "--buffer-size", "7", *how)
-    message = "at most 5 tokens, got 1 of 7 longer, the longest of 8; cut them with --truncate-so"
+    message = (
+        r"at most 5 tokens, got 1 of 7 longer, the longest of 8: a bird is .* \.\.\.; cut them "
+        "with --truncate-source"
+    )
     with pytest.raises(ValueError, match=message):
         run_interactive(data, checkpoint, tmp_path / "input", *limit)
+
+
+def test_text_that_is_not_utf8_is_named():
+    name_text_that_is_not_utf8()
+    encoder = object.__new__(SentencepieceBPE)
+    message = r"expected text in UTF-8, got 'caf\\udce9'; convert it"
+    with pytest.raises(ValueError, match=message):
+        encoder.encode(b"caf\xe9".decode("utf-8", "surrogateescape"))
 
 
 def test_interactive_cuts_a_line_that_is_too_long(data, checkpoint, capsys, tmp_path):

@@ -40,7 +40,10 @@ def main() -> None:
 
 def fetch(url: str, folder: Path) -> None:
     """Downloads and unpacks the archive, without its one folder at the top."""
-    archive, _ = urllib.request.urlretrieve(url)
+    try:
+        archive, _ = urllib.request.urlretrieve(url)
+    except OSError as error:
+        raise SystemExit(f"an4: expected an archive at {url}, got: {error}") from None
     with tarfile.open(archive) as tar:
         for member in tar:
             member.name = member.name.partition("/")[2]

@@ -19,7 +19,7 @@ from .messages import explain_bf16, explain_unknown_model
 from .quiet import silence_hydra
 from .requirement import require_fairseq
 from .saving import copy_checkpoints_whole
-from .translation import answer_every_line, log_bleu_of_empty_text
+from .translation import answer_every_line, log_bleu_of_empty_text, name_text_that_is_not_utf8
 
 __all__ = ["REPAIRS", "apply", "require_fairseq"]
 
@@ -37,6 +37,7 @@ REPAIRS = (
     complete_help,
     answer_every_line,
     log_bleu_of_empty_text,
+    name_text_that_is_not_utf8,
     copy_counts_to_averages,
 )
 

@@ -29,10 +29,13 @@ def answer_every_line() -> None:
         original: Callable, self: Any, src_tokens: list, src_lengths: Any, *args: Any, **kwargs: Any
     ) -> Any:
         limit = self.cfg.max_source_positions
-        longest = max(map(len, src_tokens), default=0)
-        if longest > limit:
+        longest = max(src_tokens, key=len, default=())
+        if len(longest) > limit:
             count = sum(len(tokens) > limit for tokens in src_tokens)
-            found = f"{count} of {len(src_tokens)} longer, the longest of {longest}"
+            start = self.source_dictionary.string(longest[:8])
+            found = (
+                f"{count} of {len(src_tokens)} longer, the longest of {len(longest)}: {start} ..."
+            )
             if not self.cfg.truncate_source:
                 raise ValueError(
                     f"translation: expected lines of at most {limit} tokens, got {found}; cut "
@@ -45,6 +48,27 @@ def answer_every_line() -> None:
         return original(self, src_tokens, src_lengths, *args, **kwargs)
 
     wrap_once(TranslationTask, "build_dataset_for_inference", build_dataset_for_inference)
+
+
+def name_text_that_is_not_utf8() -> None:
+    """Let bytes that are no UTF-8 be named where text is split into pieces.
+
+    Python hands them on as lone surrogates, of which sentencepiece says "Unable to cast Python
+    instance of type <class 'str'> to C++ type '?'".
+    """
+    from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
+
+    def encode(original: Callable, self: Any, x: str) -> str:
+        try:
+            x.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"sentencepiece: expected text in UTF-8, got {x!r}; convert it, for example with "
+                "iconv -f latin1 -t utf-8"
+            ) from None
+        return original(self, x)
+
+    wrap_once(SentencepieceBPE, "encode", encode)
 
 
 def log_bleu_of_empty_text() -> None:

@@ -109,7 +109,7 @@ def run_prepare(args: argparse.Namespace) -> None:
     written = _write(args.data, config, units, counts)
     _print_summary(manifests, usable, config.sample_rate, len(counts))
     print(f"wrote {', '.join(written)} and {FOLDER}/ in {args.data}")
-    print(f"next: {_next_command(args.data, units, manifests)}")
+    print(f"next: {_next_command(args.data, units, manifests, args.bad_utterances)}")
 
 
 def _read_manifests(data: Path) -> dict[str, list[Utterance]]:
@@ -217,14 +217,16 @@ def _print_summary(
     print(f"\n{units} units")
 
 
-def _next_command(data: Path, units: Units, splits: Iterable[str]) -> str:
-    """A training on this data."""
+def _next_command(data: Path, units: Units, splits: Iterable[str], bad_utterances: str) -> str:
+    """A training on this data, which meets the same bad utterances."""
     from fairseq_rnnprune import __file__ as package
 
     arguments = ["fairseq-train", str(data), "--user-dir", str(Path(package).parent)]
     arguments += "--task rnnprune_speech --arch rnnprune_deepspeech2 --criterion ctc".split()
     arguments += ["--post-process", units.post_process, "--zero-infinity", "--batch-size", "16"]
     arguments += "--optimizer adam --lr 0.001 --clip-norm 1.0 --max-epoch 30".split()
+    if bad_utterances == "skip":
+        arguments += ["--bad-utterances", "skip"]
     if "valid" not in splits:
         arguments.append("--disable-validation")
     return shlex.join(arguments)

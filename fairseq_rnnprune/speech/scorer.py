@@ -19,9 +19,10 @@ class CERScorerConfig(FairseqDataclass):
 class CERScorer(BaseScorer):
     """Edits over reference length, summed over all utterances, in percent.
 
-    Characters are those of the text without blanks around it, a space between words counts as
-    one; words are what blanks separate. Case and punctuation count. `letter_errors` and `letters`
-    leave all blanks out: some papers and programs publish that as their character error rate.
+    Characters are those of the text without blanks around it, and blanks within count, each of
+    several in a row as well (as in jiwer); words are what blanks separate. Case and punctuation
+    count. `letter_errors` and `letters` leave all blanks out: some papers and programs publish that
+    as their character error rate.
     """
 
     def __init__(self, cfg: Any = None):

@@ -158,7 +158,7 @@ class SpeechTask(FairseqTask):
             self.target_dictionary,
             policy=cfg.bad_utterances,
             name=manifest.name,
-            output_lengths=self._output_lengths if training else None,
+            output_lengths=None if decoding else self._output_lengths,
             speed=max(speeds),
             check_text=not decoding,
         )
