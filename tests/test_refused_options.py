@@ -62,3 +62,21 @@ def test_resuming_under_another_block_shape_is_refused(data, pruned, tmp_path):
     restore = ("--restore-file", str(pruned[0] / "checkpoint_last.pt"), "--max-update", "20")
     with pytest.raises(ValueError, match=r"block shape \(1, 1\) for input .* got \(2, 2\)"):
         run_train(data, tmp_path, *PRUNED, "--prune-block-shape", "2,2", *restore)
+
+
+@pytest.mark.parametrize(
+    ("options", "warnings"),
+    [
+        ((), []),
+        (
+            ("--prune-types", "recurrent,embedding"),
+            ["no embedding weights in this model: nothing of that type is pruned"],
+        ),
+        (("--prune-q", "0.1"), ["--prune-schedule cubic does not read --prune-q"]),
+    ],
+)
+def test_what_is_asked_for_in_vain_is_named(data, tmp_path, caplog, options, warnings):
+    tied = ("--share-decoder-input-output-embed", "--max-update", "1")
+    run_train(data, tmp_path, *PRUNED, *tied, *options)
+    found = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert [m for m in found if m.startswith(("no ", "--prune-schedule"))] == warnings

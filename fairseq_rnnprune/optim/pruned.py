@@ -73,7 +73,11 @@ class PrunedOptimizer(FairseqOptimizer):
             )
         self._others = [(tag, p) for tag, p in tagged if tag.type not in self._types]
         if missing:
-            logger.info("no %s weights in this model: nothing of that type is pruned", missing)
+            # The default asks for what most models have; who names a type means it.
+            is_default = cfg.prune_types == PruningOptions().prune_types
+            level = logging.INFO if is_default else logging.WARNING
+            text = "no %s weights in this model: nothing of that type is pruned"
+            logger.log(level, text, ",".join(missing))
         self._pruner: Pruner | None = None
         # Whether the best loss that fairseq remembers is of a model that is pruned no further.
         self.best_has_final_masks = False
