@@ -3,8 +3,11 @@
 import ctypes
 import math
 import os
+import platform
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -268,7 +271,7 @@ def test_threads_do_not_change_a_bit(monkeypatch, block_shape, dtype):
 
 
 def test_threads_asked_for(monkeypatch):
-    large, small = (cpu_library.Prepared(0, (), is_large, ()) for is_large in (True, False))
+    large, small = (cpu_library.Prepared(0, (), is_large) for is_large in (True, False))
     assert (large.threads, small.threads) == (torch.get_num_threads(), 1)
     cpu_library._threads_asked_for.cache_clear()
     monkeypatch.setenv("RNNPRUNE_THREADS", "3")
@@ -323,16 +326,24 @@ def test_damaged_arrays_do_not_reach_the_kernels():
 
 
 @pytest.mark.parametrize(
-    ("array", "value"), [("columns", 60000), ("pointers", 2**30), ("values", float("nan"))]
+    ("array", "value"),
+    [
+        ("columns", 60000),
+        ("pointers", 2**30),
+        ("values", float("nan")),
+        ("scales", float("nan")),
+        ("diagonal", float("nan")),
+    ],
 )
 @pytest.mark.parametrize("backend", ["cpu", "torch_csr"])
 def test_arrays_damaged_after_the_first_call_do_not_either(array, value, backend):
-    W = BlockSparseMatrix.from_dense(torch.ones(16, 4), (16, 1))
-    if backend == "cpu":
-        matmul(W, torch.ones(1, 4), backend=backend)
+    dtype = torch.int8 if array == "scales" else torch.float32
+    has_diagonal = array == "diagonal"
+    W = BlockSparseMatrix.from_dense(torch.ones(16, 16), (16, 1), dtype, diagonal=has_diagonal)
+    matmul(W, torch.ones(1, 16), backend=backend)
     getattr(W, array)[-1] = value
     with pytest.raises(ValueError, match="the arrays are damaged, pack the weight again"):
-        matmul(W, torch.ones(1, 4), backend=backend)
+        matmul(W, torch.ones(1, 16), backend=backend)
 
 
 @pytest.mark.parametrize("layout", ["to_sparse", "to_mkldnn"])
@@ -345,6 +356,21 @@ def test_activations_of_another_layout(layout):
 def test_activations_that_are_a_negative_view():
     W = BlockSparseMatrix.from_dense(torch.ones(16, 4), (16, 1))
     assert matmul(W, torch._neg_view(torch.ones(1, 4)), backend="cpu")[0, 0] == -4
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or not Path("/proc/cpuinfo").exists(),
+    reason="needs the flags of an x86 processor in /proc/cpuinfo",
+)
+def test_instruction_sets_are_those_whose_flags_the_processor_has():
+    flags = re.search(r"^flags\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)[1].split()
+    needed = {
+        "avx512": {"avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
+        "avx2": {"avx2", "fma"},
+        "baseline": set(),
+    }
+    expected = [name for name, wanted in needed.items() if wanted <= set(flags)]
+    assert cpu_library.instruction_sets() == expected
 
 
 def test_unknown_instruction_set():

@@ -104,9 +104,9 @@ def test_csr_copy_is_made_once_and_lives_with_its_matrix():
     weight = sparse_weight(8, 8)
     first, second = (BlockSparseMatrix.from_dense(weight, (4, 4), torch.int8) for _ in range(2))
     matmul(first, torch.ones(1, 8), backend="torch_csr")
-    csr = first.cache["torch_csr"]
+    _, csr = first.cache["torch_csr"]
     matmul(first, torch.ones(3, 8), backend="torch_csr")
-    assert first.cache["torch_csr"] is csr
+    assert first.cache["torch_csr"][1] is csr
     assert not second.cache
     assert csr.crow_indices().dtype == csr.col_indices().dtype == torch.int32
     # Fill-in is left behind.

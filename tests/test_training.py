@@ -5,7 +5,18 @@ import shlex
 
 import pytest
 import torch
-from fairseq_runs import PRUNED, assert_same, load, masks, prunable, run_train, sparsity
+from fairseq_runs import (
+    PRUNED,
+    assert_same,
+    load,
+    masks,
+    prunable,
+    run_eval_lm,
+    run_train,
+    sparsity,
+)
+
+from fairseq_rnnprune.checkpoint import read_checkpoint
 
 
 def test_ends_at_the_asked_sparsity_with_exact_zeros(pruned):
@@ -98,15 +109,21 @@ def test_masks_are_rebuilt_from_the_zeros(data, pruned, tmp_path, how):
         assert not torch.equal(prunable(after)[name], weight)
 
 
-def test_averaging_keeps_common_zeros(pruned):
+def test_an_average_of_checkpoints_keeps_their_common_zeros(pruned, data, tmp_path):
     folder, last = pruned
-    earlier = load(next(folder.glob("checkpoint_*_5.pt")))
-    for name, weight in prunable(last).items():
-        mean = (weight + earlier["model"][name]) / 2
-        common = (weight == 0) & (earlier["model"][name] == 0)
-        assert torch.equal(mean == 0, common)
+    paths = [folder / "checkpoint_last.pt", next(folder.glob("checkpoint_*_5.pt"))]
+    earlier = load(paths[1])["model"]
+    # As fairseq's scripts/average_checkpoints.py has it, which the package on PyPI lacks.
+    mean = {name: (tensor + earlier[name]) / 2 for name, tensor in last["model"].items()}
+    paths.append(tmp_path / "average.pt")
+    torch.save({**last, "model": mean}, paths[2])
+    later, before, average = (read_checkpoint(path).model for path in paths)
+    for name in prunable(last):
         # Masks only shrink, so that the zeros of the earlier checkpoint are the common ones.
-        assert torch.equal(common, earlier["model"][name] == 0)
+        assert (before[name] == 0).any() and (later[name][before[name] == 0] == 0).all()
+        assert torch.equal(average[name] == 0, before[name] == 0)
+    perplexities = [run_eval_lm(data, path) for path in paths]
+    assert len(set(perplexities)) == 3 and max(perplexities) < 30
 
 
 def test_sparsity_and_threshold_are_in_the_log(data, tmp_path, caplog):

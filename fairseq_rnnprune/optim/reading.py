@@ -84,13 +84,11 @@ def worth(
     (examples/comparison), if they have blocks of one shape: the scores of others say nothing about
     each other.
     """
-    power, score, allocation = (
-        cfg.prune_fisher_power,
-        str(cfg.prune_score),
-        str(cfg.prune_allocation),
-    )
+    # As strings: fairseq's enums cannot be pickled, and what masks are chosen by is saved.
+    score, allocation = str(cfg.prune_score), str(cfg.prune_allocation)
+    power = cfg.prune_fisher_power
     if power is None:
-        is_free = cfg.prune_score != "random" and cfg.prune_penalty == "none"
+        is_free = score != "random" and cfg.prune_penalty == "none"
         has_ramp = any(isinstance(s, RAMPS) for s in schedules)
         power = 0.25 if cfg.prune_inner == "adam" and is_free and not has_ramp else 0.0
     if score == "auto":
@@ -102,24 +100,16 @@ def worth(
     return power, score, allocation
 
 
-# What each schedule does not read, of the options that say when and how far.
-_ONLY_RAMPS = ("prune_ramp", "prune_q", "prune_ramp_factor")
-_ONLY_GIVEN_Q = ("prune_max_sparsity", "prune_min_sparsity")
-_UNREAD = {
-    "ramp": (),
-    "cubic": (*_ONLY_RAMPS, *_ONLY_GIVEN_Q),
-    "hard": (*_ONLY_RAMPS, *_ONLY_GIVEN_Q, "prune_end", "prune_freq"),
-    "one-shot": (*_ONLY_RAMPS, *_ONLY_GIVEN_Q, "prune_end", "prune_freq"),
-}
-
-
 def unread_options(cfg: Any) -> list[str]:
-    """The options that were given, but that the chosen schedule does not read."""
-    names = _UNREAD[str(cfg.prune_schedule)]
-    if str(cfg.prune_schedule) == "ramp":
-        names = _ONLY_GIVEN_Q if cfg.prune_q == "auto" else ("prune_sparsity",)
+    """The options of when and how far that were given, but that the chosen schedule ignores."""
+    bounds, schedule = ["prune_max_sparsity", "prune_min_sparsity"], str(cfg.prune_schedule)
+    if schedule == "ramp":
+        names = bounds if cfg.prune_q == "auto" else ["prune_sparsity"]
+    else:
+        names = ["prune_ramp", "prune_q", "prune_ramp_factor", *bounds]
+        names += [] if schedule == "cubic" else ["prune_end", "prune_freq"]
     defaults = PruningOptions()
-    given = [n for n in names if getattr(cfg, n) != getattr(defaults, n)]
+    given = [name for name in names if getattr(cfg, name) != getattr(defaults, name)]
     return ["--" + name.replace("_", "-") for name in given]
 
 

@@ -61,7 +61,6 @@ class Prepared:
     pointer: int
     arrays: tuple[Any, ...]
     is_large: bool
-    versions: tuple[int, ...]
 
     @property
     def threads(self) -> int:
@@ -75,22 +74,17 @@ def quantises_activations(W: BlockSparseMatrix) -> bool:
 
 
 def prepare(W: BlockSparseMatrix) -> Prepared:
-    """The struct of a matrix, cached in W: made and checked anew whenever an array was written to.
+    """The struct of a matrix; errors as in BlockSparseMatrix.derived."""
+    return W.derived("cpu", lambda: _prepare(W))
 
-    ValueError as in BlockSparseMatrix.validate: the kernels trust what the arrays say.
-    """
-    prepared, now = W.cache.get("cpu"), W.versions
-    if prepared is None or prepared.versions != now:
-        # A wrong RNNPRUNE_THREADS is told at once, not by the first matrix that is large.
-        threads()
-        W.validate()
-        offsets = _offsets(W) if quantises_activations(W) else None
-        arrays = (W.values, W.columns, W.pointers, W.scales, offsets, W.diagonal)
-        matrix = Matrix(*map(address, arrays), *W.shape, W.gates, *W.block_shape, DTYPES[W.dtype])
-        is_large = W.nbytes >= PARALLEL_BYTES
-        prepared = Prepared(ctypes.addressof(matrix), (*arrays, matrix), is_large, now)
-        W.cache["cpu"] = prepared
-    return prepared
+
+def _prepare(W: BlockSparseMatrix) -> Prepared:
+    # A wrong RNNPRUNE_THREADS is told at once, not by the first matrix that is large.
+    threads()
+    offsets = _offsets(W) if quantises_activations(W) else None
+    arrays = (W.values, W.columns, W.pointers, W.scales, offsets, W.diagonal)
+    matrix = Matrix(*map(address, arrays), *W.shape, W.gates, *W.block_shape, DTYPES[W.dtype])
+    return Prepared(ctypes.addressof(matrix), (*arrays, matrix), W.nbytes >= PARALLEL_BYTES)
 
 
 def call(function: str, *arguments: Any) -> None:

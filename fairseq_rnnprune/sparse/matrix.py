@@ -9,9 +9,10 @@ arXiv 1810.11846, "Sparse matrices") would otherwise need a block for each few o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,8 @@ from .validation import (
     column_dtype,
     names,
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,7 +129,19 @@ class BlockSparseMatrix:
         """
         if self.values.is_inference():
             return ()
-        return self.pointers._version, self.columns._version, self.values._version
+        return tuple(array._version for array in self.arrays if array is not None)
+
+    def derived(self, key: str, make: Callable[[], T]) -> T:
+        """What a backend makes of the arrays, kept in `cache`, made anew once they were written to.
+
+        ValueError as in `validate`, before `make` is called: kernels trust what the arrays say.
+        """
+        versions, found = self.cache.get(key, (None, None))
+        if versions != self.versions:
+            self.validate()
+            found = make()
+            self.cache[key] = self.versions, found
+        return found
 
     @property
     def grid(self) -> tuple[int, int]:

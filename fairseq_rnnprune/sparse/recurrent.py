@@ -121,9 +121,10 @@ class SparseRecurrent(nn.Module):
                 choose_backend(part.W, x.new_empty(1, part.W.shape[1]), part.backend).name
                 for part in self._parts
             }
-            one_call = chosen == {"cpu"}
-            sizes = (self.input_size, self.hidden_size)
-            cache["network"] = Network(self.layers, *sizes) if one_call else None
+            network = None
+            if chosen == {"cpu"}:
+                network = Network(self.layers, self.input_size, self.hidden_size)
+            cache["network"] = network
             cache["network key"] = key
         return cache["network"]
 

@@ -31,7 +31,7 @@ def matmul(W: BlockSparseMatrix, x: Tensor, bias: Tensor | None = None) -> Tenso
 
     Equivalent to: torch.nn.functional.linear(x, W.to_dense(), bias), for finite x.
     """
-    csr = _csr(W)
+    csr = W.derived("torch_csr", lambda: _csr(W))
     if len(x) == 1:
         # MKL's matrix-vector product takes half the time of its matrix-matrix product, B = 1.
         y = csr @ x[0] if bias is None else torch.addmv(bias, csr, x[0])
@@ -41,20 +41,17 @@ def matmul(W: BlockSparseMatrix, x: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 def _csr(W: BlockSparseMatrix) -> Tensor:
-    """The float32 CSR copy of W, made and checked at its first use and cached in W."""
-    if "torch_csr" not in W.cache:
-        W.validate()
-        with warnings.catch_warnings():
-            # torch says so once per process, of every layout but this backend's own use of it.
-            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-            csr = W.to_dense().to_sparse_csr()
-            # torch makes int64 indices; with int32 the product is 3 to 4 times as fast.
-            W.cache["torch_csr"] = torch.sparse_csr_tensor(
-                csr.crow_indices().int(),
-                csr.col_indices().int(),
-                csr.values(),
-                size=W.shape,
-                device=W.device,
-                check_invariants=False,
-            )
-    return W.cache["torch_csr"]
+    """A float32 CSR copy of W."""
+    with warnings.catch_warnings():
+        # torch says so once per process, of every layout but this backend's own use of it.
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        csr = W.to_dense().to_sparse_csr()
+        # torch makes int64 indices; with int32 the product is 3 to 4 times as fast.
+        return torch.sparse_csr_tensor(
+            csr.crow_indices().int(),
+            csr.col_indices().int(),
+            csr.values(),
+            size=W.shape,
+            device=W.device,
+            check_invariants=False,
+        )

@@ -127,24 +127,17 @@ def _launch(kernel: str, W: BlockSparseMatrix, panels: int, **arguments: Any) ->
     batch = BATCH_TILES[0] if arguments["B"] == 1 else BATCH_TILES[-1]
     programs = panels * -(-arguments["B"] // batch)
     if programs:
+        prepared = W.derived("triton", lambda: _prepare(W))
         # Triton launches on torch's current device, whatever the tensors' device is.
         with torch.cuda.device_of(W.values):
-            getattr(_kernels(), kernel)[programs,](**arguments, **_prepare(W), BATCH=batch)
+            getattr(_kernels(), kernel)[programs,](**arguments, **prepared, BATCH=batch)
 
 
 def _prepare(W: BlockSparseMatrix) -> dict[str, Any]:
-    """A launch's arguments that only depend on the matrix, cached in W.
-
-    Checked at first use and whenever an array was written to.
-    """
-    if W.cache.get("triton versions") != W.versions:
-        W.validate()
-        config, (r, c) = CONFIGS[W.block_shape], W.block_shape
-        arrays = dict(zip(("pointers", "columns", "values", "scales"), W.arrays[:4], strict=True))
-        constants = {"R": r, "C": c, "BLOCKS": config.blocks}
-        W.cache["triton"] = {**arrays, **constants, **config.options}
-        W.cache["triton versions"] = W.versions
-    return W.cache["triton"]
+    """A launch's arguments that only depend on the matrix."""
+    config, (r, c) = CONFIGS[W.block_shape], W.block_shape
+    arrays = dict(zip(("pointers", "columns", "values", "scales"), W.arrays[:4], strict=True))
+    return {**arrays, "R": r, "C": c, "BLOCKS": config.blocks, **config.options}
 
 
 @cache
