@@ -4,6 +4,7 @@ OUT ?= examples/quickstart/out
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+KENLM := $(VENV)/.kenlm
 
 .DEFAULT_GOAL := help
 .PHONY: help test test-gpu quickstart lint tables clean
@@ -23,9 +24,14 @@ $(INSTALLED): setup.py pyproject.toml constraints.txt $(wildcard fairseq_rnnprun
 	$(RUN) -m pip install --constraint constraints.txt --editable '.[fairseq,text,speech,plot,triton,test]'
 	touch $@
 
+# The one package that has to be compiled here: where it cannot be, its tests are skipped.
+$(KENLM): $(INSTALLED)
+	-$(RUN) -m pip install --constraint constraints.txt kenlm
+	touch $@
+
 # Many small tensors and several processes at once: more threads only get in each other's way.
 test: export OMP_NUM_THREADS ?= 1
-test: lint
+test: lint $(KENLM)
 	$(RUN) -m pytest tests --numprocesses 2 --dist loadfile
 
 # With another interpreter, such as one that has torch for ROCm: make test-gpu RUN=python

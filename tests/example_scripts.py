@@ -1,6 +1,7 @@
 """The scripts under examples/, which are no modules of a package, loaded by their place there."""
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -12,5 +13,10 @@ def load_script(path: str) -> ModuleType:
     file = EXAMPLES / path
     spec = importlib.util.spec_from_file_location("_".join(file.with_suffix("").parts[-2:]), file)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # As when it is run: a script may import another one beside it.
+    sys.path.insert(0, str(file.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(file.parent))
     return module

@@ -182,3 +182,10 @@ def test_the_plot_is_drawn_from_the_results(tmp_path):
     assert out.read_bytes().startswith(b"\x89PNG")
     done = subprocess.run([*command, "--results", tmp_path], capture_output=True, text=True)
     assert done.returncode == 1 and "expected results in" in done.stderr
+
+
+def test_rates_by_what_blanks_count():
+    output = "T-1\tNO\nH-1\t-1\tN O\nD-1\t-1\tNO\nT-0\tR E Y\nD-0\t-1\tR  Y\n"
+    rates = load_script("speech/blanks.py").rates(output)
+    # "R E Y" and "R  Y": one edit of five characters; with one blank two; without three to two.
+    assert rates == pytest.approx({"each": 100 / 7, "one_in_a_row": 200 / 7, "none": 100 / 5})

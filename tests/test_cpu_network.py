@@ -142,3 +142,13 @@ def test_layers_of_different_sizes():
     mixed = SparseGRU([list(narrow.layers[0]), list(wide.layers[0])])
     with pytest.raises(ValueError, match=r"input: expected W \[60, 20\] .* got \[600, 9\]"):
         mixed(*inputs(mixed, 2, 1))
+
+
+def test_negative_views():
+    sparse = SparseGRU.from_dense(pruned(nn.GRU(INPUT, H), 3), (4, 4))
+    x, h_0 = inputs(sparse, 2, 1)
+    expected = sparse(-x, -h_0)
+    for actual, wanted in zip(
+        sparse(torch._neg_view(x), torch._neg_view(h_0)), expected, strict=True
+    ):
+        assert torch.equal(actual, wanted)

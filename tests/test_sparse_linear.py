@@ -47,3 +47,10 @@ def test_state_dict_is_empty():
 def test_only_a_linear_is_packed():
     with pytest.raises(TypeError, match="expected a torch.nn.Linear, got Embedding"):
         SparseLinear.from_dense(nn.Embedding(2, 2))
+
+
+def test_a_weight_that_was_not_packed():
+    with pytest.raises(
+        TypeError, match="SparseLinear: expected W to be a BlockSparseMatrix, got T"
+    ):
+        SparseLinear(torch.ones(16, 4))

@@ -152,8 +152,8 @@ def test_too_short_for_its_text_is_named_in_the_validation_set_too(data, tmp_pat
     bad = shutil.copytree(data, tmp_path / "bad")
     soundfile.write(bad / "short.wav", tone(1600), RATE)
     rows = [line.split("\t") for line in (bad / "valid.tsv").read_text().splitlines()[1:]]
-    write_manifest(bad / "valid.tsv", [("short.wav", 1600, "a", "MUCH TOO MANY LETTERS"), *rows])
-    with pytest.raises(ValueError, match="1 of [0-9]+ that are not(.|\n)*short.wav"):
+    write_manifest(bad / "valid.tsv", [("short.wav", 1600, "a", "GO ON GO ON GO ON"), *rows])
+    with pytest.raises(ValueError, match="short.wav: expected at least [0-9]+ output frames for"):
         run_train(bad, tmp_path / "model")
 
 
