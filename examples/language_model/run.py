@@ -62,6 +62,8 @@ FISHER_90 = [
     *shlex.split("--prune-sparsity 0.9 --prune-start 10% --prune-end 60%"),
 ]
 LONG = shlex.split(f"--max-epoch {2 * EPOCHS} --max-update {2 * EPOCHS * UPDATES}")
+# Half the batch, twice the updates.
+BATCH_16 = shlex.split(f"--batch-size 16 --max-update {2 * EPOCHS * UPDATES}")
 RUNS = {
     "dense": [*LARGE, *shlex.split("--lr 0.003 --dropout 0.3 --optimizer adam")],
     "dense-lr-0.006": [*LARGE, *shlex.split("--lr 0.006 --dropout 0.3 --optimizer adam")],
@@ -80,6 +82,13 @@ RUNS = {
     "fisher-90": FISHER_90,
     # Twice the epochs: fisher-90 underfits (95 on its training text, the dense model 61).
     "fisher-90-long": [*FISHER_90, "--dropout", "0.25", *LONG],
+    # As many updates as fisher-90-long in as many epochs as fisher-90.
+    "fisher-90-batch-16": [*FISHER_90, *shlex.split("--lr 0.004 --dropout 0.2"), *BATCH_16],
+    # The dense model overfits with batches of 32 and a dropout of 0.3.
+    "dense-batch-16": [
+        *(*LARGE, *BATCH_16),
+        *shlex.split("--lr 0.004 --dropout 0.4 --optimizer adam"),
+    ],
     # q comes from a trained model, whose weights are larger than those of one in training: the cap
     # keeps the ramp from passing 90 %.
     "ramp-90": [
