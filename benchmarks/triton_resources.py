@@ -11,6 +11,7 @@ per kernel and target. It says nothing about time.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import subprocess
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 
 from fairseq_rnnprune.experiment import save_result
+from fairseq_rnnprune.sparse import triton_backend
 from fairseq_rnnprune.sparse.triton_backend import BATCH_TILES, CONFIGS
 
 RESULTS = Path(__file__).parent / "results" / "triton_resources"
@@ -60,6 +62,7 @@ def main() -> None:
             f"python benchmarks/triton_resources.py {' '.join(sys.argv[1:])}".strip(),
             {"kernel": kernel, "target": target, "count": len(programs), **most},
             programs=programs,
+            source=source_digest(),
         )
         print(f"{kernel} {target}: {len(programs)} programs, at most {most}; written to {path}")
 
@@ -71,6 +74,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", default="", help='names that match, as "16x1 int8 8 ragged"')
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder")
     return parser.parse_args()
+
+
+def source_digest() -> str:
+    """Of what programs are compiled from: results of another one say nothing about these."""
+    text = Path(triton_backend.__file__).with_name("triton_kernels.py").read_text(encoding="utf-8")
+    return hashlib.sha256(f"{text}{CONFIGS}{BATCH_TILES}".encode()).hexdigest()
 
 
 def resources(

@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from benchmark_runs import scripts
 
 from fairseq_rnnprune.sparse import triton_backend
 
@@ -26,6 +27,11 @@ def recorded(kernel, target):
 
 
 each_result = pytest.mark.parametrize(("kernel", "target"), list(product(KERNELS, TARGETS)))
+
+
+@pytest.fixture
+def load(monkeypatch):
+    yield from scripts(monkeypatch)
 
 
 @each_result
@@ -47,6 +53,12 @@ def test_every_program_is_recorded(kernel, target):
     assert (figures["kernel"], figures["target"], figures["count"]) == (kernel, target, len(names))
     for key in ("registers", "spilled", "shared"):
         assert figures[key] == max(program[key] for program in result["programs"].values())
+
+
+@each_result
+def test_the_record_is_of_these_kernels(kernel, target, load):
+    digest = load("triton_resources").source_digest()
+    assert recorded(kernel, target)["source"] == digest, "run benchmarks/triton_resources.py"
 
 
 def test_compiled_again_they_need_the_same(tmp_path):
