@@ -96,6 +96,14 @@ def test_calibrate_prints_no_options_that_training_refuses(capsys, wrong, messag
     assert (status, out) == (2, "") and message in err
 
 
+def test_a_sparsity_is_printed_as_it_was_given(capsys, dense):
+    for model in ([], [dense]):
+        status, out, _ = run(
+            capsys, "calibrate", *model, "--sparsity", "0.9999999", "--updates", "100"
+        )
+        assert status == 0 and "-sparsity 0.9999999 " in out
+
+
 @pytest.mark.parametrize(
     "given, updates, epochs, start",
     [

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from pruner_samples import RECURRENT, pruner_of, run
+from pruner_samples import RECURRENT, pruner_of, ramp, run
 
-from fairseq_rnnprune.pruning import OneShotSchedule
+from fairseq_rnnprune.pruning import OneShotSchedule, QuantileRamp
 from fairseq_rnnprune.pruning.masked_weight import MaskedWeight
 
 
@@ -38,6 +38,25 @@ def test_blocks_with_a_kept_diagonal_are_judged_by_the_rest(score):
     weight.fill_diagonal_(9.0)
     masked = MaskedWeight(RECURRENT, weight, (4, 4), keep_diagonal=True)
     torch.testing.assert_close(masked.scores(score), torch.ones(1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options"),
+    [
+        (QuantileRamp(0, 2, 8, 1, 0.75), {}),
+        (ramp(slope=1.0, end=8), {"min_sparsity": 0.75, "max_sparsity": 0.75}),
+        (ramp(slope=99.0, end=8), {"max_sparsity": 0.75}),
+    ],
+)
+def test_a_kept_diagonal_counts_for_ramps_too(schedule, options):
+    weight = torch.randperm(64).view(8, 8) + 1.0
+    pruner = pruner_of(weight, schedule, keep_diagonal=True, **options)
+    run(pruner, 9)
+    assert pruner.sparsity() == 0.75
+    # More than all but the diagonal and the best of the others cannot go.
+    most = pruner_of(weight, QuantileRamp(0, 2, 8, 1, 0.9), keep_diagonal=True)
+    run(most, 9)
+    assert int((weight != 0).sum()) == 9
 
 
 def test_everything_but_the_diagonal_can_go():

@@ -75,6 +75,10 @@ def test_where_and_reference_choose_rows():
     two = make_picture(ROWS, "kept", "cer", reference={"method": ["ramp", "dense"]})
     assert two.references == {"dense": 5.5, "ramp": 9.0}
     three = make_picture(ROWS, "kept", "cer", reference={"method": ["cubic"]})
+    # A diverged seed is no part of a reference, and is counted.
+    diverged = [*ROWS, row("dense", 0, 3, float("nan"))]
+    picture = make_picture(diverged, "kept", "cer", reference={"method": ["dense"]})
+    assert picture.references == {"dense": 5.5} and picture.left_out == 1
     names = {"cubic-0.9-1x1-s1": 7.5, "cubic-0.8-1x1-s1": 6.5, "cubic-0.8-4x4-s1": 6.75}
     assert three.references == names
 
@@ -134,7 +138,10 @@ def test_files_of_single_runs_are_rows(capsys, tmp_path, root, monkeypatch):
         (["--where", "shape"], "--where: expected NAME=VALUE,VALUE, got 'shape'"),
         (["--where", "shape=8x8"], "rows with numbers in kept and cer, got none among 0 that"),
         (["--y", "method"], "rows with numbers in kept and method, got none among 7 that"),
-        (["--reference", "method=hard"], "--reference: expected rows of method=hard with cer"),
+        (
+            ["--reference", "method=hard"],
+            "--reference: .* of method=hard with a number in cer",
+        ),
         (["--x", "sparsity", "--log-x"], "--log-x: expected x > 0, got 0; choose rows"),
     ],
 )

@@ -66,6 +66,19 @@ def test_the_cap_stops_a_runaway_ramp(caplog):
     assert pruner.thresholds["recurrent"] < 20.0
 
 
+def test_the_cap_holds_where_weights_have_shrunk(caplog):
+    weight = torch.arange(1.0, 101.0).view(10, 10)
+    pruner = pruner_of(weight, ramp(slope=5.0), max_sparsity=0.6)
+    run(pruner, 10)
+    assert pruner.sparsity() < 0.6
+    threshold = pruner.thresholds["recurrent"]
+    # Nearly all lie below that threshold now.
+    weight *= 0.5
+    run(pruner, 10)
+    assert pruner.sparsity() == 0.6
+    assert pruner.thresholds["recurrent"] == threshold
+
+
 def test_dead_rows_and_gates_are_reported(caplog):
     weight = torch.tensor([[0.1, 0.2], [5.0, 6.0], [0.3, 0.1], [0.2, 0.1]])
     pruner = pruner_of(weight, OneShotSchedule(0, 0.75), gates=2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fairseq_rnnprune.pruning import find_prunable
-from fairseq_rnnprune.report.overlap import compare_masks, keep_masks
+from fairseq_rnnprune.report.overlap import compare_masks, keep_masks, not_comparable
 
 
 def compare(a, b):
@@ -55,6 +55,8 @@ def test_gates_follow_their_tensor():
     b["gru.weight_hh_l0"][2:4] = 0.0
     # The shapes of the input weights differ.
     overlaps = compare(a, b)
+    masks = [keep_masks(model, find_prunable(model)) for model in (a, b | matrix([1]))]
+    assert not_comparable(*masks) == ["gru.weight_ih_l0", "out.weight"]
     assert [(o.name, o.gate) for o in overlaps] == [
         ("gru.weight_hh_l0", gate) for gate in (None, "r", "z", "n")
     ]

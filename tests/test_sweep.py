@@ -141,6 +141,32 @@ def test_named_evaluations_give_named_figures(capsys, tmp_path):
     assert found == {"test_cer": 9.0, "valid_cer": 3.0, "test_said": "cubic"}
 
 
+def test_an_evaluation_without_figures_is_told(capsys, tmp_path):
+    named = GRID.replace('- "{python}', 'test: "{python}') + "\n"
+    named = named.replace("figures:", "  int8: '{python} -c print()'\nfigures:")
+    write_grid(tmp_path, named.replace("test_cer:", "cer:"))
+    status, out, err = sweep(capsys, tmp_path, "--only", "sparsity=0.9")
+    assert status == 0, err
+    assert ", no figure in evaluate-int8.log" in err
+    (row,) = rows(tmp_path)
+    assert row["no_figures_from"] == ["int8"]
+
+
+def test_a_figure_that_finished_runs_do_not_have_is_told(capsys, tmp_path):
+    write_grid(tmp_path)
+    assert sweep(capsys, tmp_path)[0] == 0
+    write_grid(tmp_path, GRID.replace("figures: {", "figures: {wer: 'WER: (.*)', "))
+    status, out, err = sweep(capsys, tmp_path)
+    assert status == 0 and "4 runs: 4 were in" in out
+    assert "r.jsonl: 4 finished runs have no wer, which the grid has by now" in err
+    # Without their lines they are evaluated again, not trained.
+    (tmp_path / "r.jsonl").unlink()
+    write_grid(tmp_path, GRID.replace("figures: {", "figures: {all: '(CER)', "))
+    assert sweep(capsys, tmp_path)[0] == 0
+    assert all(row["figures"]["all"] == "CER" for row in rows(tmp_path))
+    assert set(calls(tmp_path).values()) == {1}
+
+
 def test_two_at_a_time_have_one_thread_each(capsys, tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     write_grid(tmp_path, GRID.replace("{more}", ""))

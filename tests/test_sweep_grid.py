@@ -38,6 +38,12 @@ from sweep_runs import GRID, sweep, write_grid
         ("{python} {training}", "fairseq-train", "train: expected --log-format json, got it with"),
         ("{python} {training}", "'{python}", "train: expected a command line, got .*No closing"),
         ("train:", "trains:", "expected the keys"),
+        (
+            "train:",
+            "axes: {seed: [1]}\ntrain:",
+            "expected every key once in .* line 2, got axes twice",
+        ),
+        ("cubic: ", "dense: ", "every key once in the mapping that begins in line 4, got dense tw"),
         ("evaluate:\n  -", "variants:\n  -", "expected the keys"),
         (
             "  - {method: dense, sparsity: 0, seed: [1, 2]}\n  - {method: cubic}",

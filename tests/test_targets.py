@@ -99,6 +99,14 @@ def test_a_training_that_meets_its_target_is_not_warned_of(data, tmp_path, caplo
     assert "pruning recurrent (decoder.gru.weight_hh_l0) by " in caplog.text
 
 
+def test_a_target_that_final_masks_do_not_have_is_told(data, tmp_path, caplog):
+    # A quarter of 4 x 4 is the diagonal.
+    more = ("--decoder-hidden-size", "4", "--prune-keep-diagonal", "--prune-sparsity", "0.9")
+    run_train(data, tmp_path, *PRUNED, *more)
+    assert "recurrent weights that are 75.0 % sparse, not as asked" in caplog.text
+    assert "their masks are final: resume with --prune-end" in caplog.text
+
+
 def test_a_target_that_is_asked_for_too_late_is_told(data, tmp_path, caplog):
     run_train(data, tmp_path, *PRUNED)
     assert "not as asked" not in caplog.text

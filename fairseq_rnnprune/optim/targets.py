@@ -40,11 +40,19 @@ def warn_on_resuming(pruner: Pruner) -> None:
 def warn_at_the_end(pruner: Pruner) -> None:
     """Warns of types whose masks a training leaves before they are final, or off their target."""
     for type in pruner.types:
-        if not pruner.is_final(type) or misses_target(pruner, type):
+        is_final = pruner.is_final(type)
+        if not is_final or misses_target(pruner, type):
+            advice = (
+                "their masks are final: resume with --prune-end beyond this update or, where "
+                "blocks and kept diagonals leave no more to prune, ask for less"
+                if is_final
+                else "give --max-update, or --prune-start and --prune-end in updates"
+            )
             logger.warning(
                 "the training ends after %d updates with %s weights that are %.1f %% sparse, not "
-                "as asked by %s; give --max-update, or --prune-start and --prune-end in updates",
+                "as asked by %s; %s",
                 *(pruner.updates, type, 100 * pruner.sparsity(type), pruner.schedules[type]),
+                advice,
             )
 
 

@@ -30,14 +30,15 @@ class Bounds:
             )
 
     def threshold(
-        self, schedule: RampSchedule, n: int, type: str, scores: Tensor, sizes: Tensor
+        self, schedule: RampSchedule, n: int, type: str, scores: Tensor, sizes: Tensor, total: int
     ) -> tuple[float, bool]:
         """The threshold of a type after update `n`, and whether max_sparsity lets it rise no more.
 
-        `scores` and `sizes` are those of all blocks of the type, flat.
+        `scores` and `sizes` are those of all blocks of the type, flat, of whose `total` elements
+        some may be in no block.
         """
         asked = schedule.threshold(n)
-        below = int((sizes * (scores < asked)).sum()) / int(sizes.sum())
+        below = int((sizes * (scores < asked)).sum()) / total
         # Algorithm 1 has no brake: a slope that is too steep would prune everything.
         stops = below > self.max_sparsity
         if stops:
@@ -46,7 +47,7 @@ class Bounds:
             change, bound, sparsity = "is raised to", "min_sparsity", self.min_sparsity
         else:
             return asked, False
-        threshold = quantile(scores, sizes, sparsity)
+        threshold = quantile(scores, sizes, sparsity, total)
         logger.warning(
             "update %d: the threshold of %s weights %s %.3g, where their sparsity reaches "
             "%s = %g; the schedule asked for %.3g, which prunes %.1f %%",

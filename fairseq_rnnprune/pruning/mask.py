@@ -115,13 +115,16 @@ def whole_part(sparsity: float, total: int) -> int:
     return int(sparsity * total + 1e-6)
 
 
-def quantile(scores: Tensor, sizes: Tensor, sparsity: float) -> float:
+def quantile(scores: Tensor, sizes: Tensor, sparsity: float, total: int | None = None) -> float:
     """The threshold below which the fraction `sparsity`, in [0, 1), of all elements lies.
 
     It is the exact quantile of the block scores, each counted once per element. Where scores are
-    equal, and with blocks, less lies below it.
+    equal, and with blocks, less lies below it. `total` elements there are, more than the blocks
+    hold if some are in none; at most all but the best block lie below the threshold.
     """
-    lowest = select_lowest(scores, sizes, whole_part(sparsity, int(sizes.sum())))
+    in_blocks = int(sizes.sum())
+    count = whole_part(sparsity, in_blocks if total is None else total)
+    lowest = select_lowest(scores, sizes, min(count, in_blocks - 1))
     return float(scores[~lowest].min())
 
 

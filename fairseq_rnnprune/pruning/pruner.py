@@ -170,13 +170,17 @@ class Pruner:
         schedule = self.schedules[type]
         flat = torch.cat([s.flatten() for s in scores])
         sizes = torch.cat([w.sizes.flatten() for w in weights])
-        most = float("inf")
+        # Of these, a kept diagonal is in no block.
+        total = sum(w.weight.numel() for w in weights)
         if isinstance(schedule, QuantileRamp):
-            most = quantile(flat, sizes, schedule.final)
+            most = quantile(flat, sizes, schedule.final, total)
             threshold = schedule.fraction(self.updates) * most
         else:
-            threshold, stops = self.bounds.threshold(schedule, self.updates, type, flat, sizes)
+            threshold, stops = self.bounds.threshold(
+                schedule, self.updates, type, flat, sizes, total
+            )
             self._capped |= {type} if stops else set()
+            most = threshold
         # A threshold only rises. The quantile may fall, a penalty sees to that: then it is the cut,
         # for beyond it more would go than was asked for.
         self.thresholds[type] = max(self.thresholds[type], threshold)

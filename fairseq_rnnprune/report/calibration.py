@@ -106,7 +106,7 @@ def options(c: Calibration) -> str:
     s = c.schedule
     q = ",".join(f"{t}={q:.6g}" for t, q in c.q.items())
     window = f"--prune-start {s.start} --prune-ramp {s.ramp} --prune-end {s.end}"
-    bounds = f"--prune-min-sparsity {c.target:g} --prune-max-sparsity {c.target:g}"
+    bounds = f"--prune-min-sparsity {c.target!r} --prune-max-sparsity {c.target!r}"
     return _options(q, window, s.freq, c.ramp_factor, c.block_shapes, c.score, bounds)
 
 
@@ -134,7 +134,7 @@ def options_without_model(
     window = f"--prune-ramp {ramp} --prune-end {end}"
     if epochs:
         window = f"--prune-start {start} {window}"
-    goal = f"--prune-sparsity {sparsity:g}"
+    goal = f"--prune-sparsity {sparsity!r}"
     return _options("auto", window, freq, ramp_factor, block_shapes, score, goal)
 
 

@@ -31,6 +31,7 @@ def overlap_json(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     return [
         {
             "checkpoints": [p.first, p.second],
+            "not_comparable": p.not_comparable,
             "tensors": [asdict(o) | {n: getattr(o, n) for n in derived} for o in p.overlaps],
         }
         for p in pairs

@@ -14,7 +14,7 @@ from fairseq_rnnprune.display.labels import short_labels
 from fairseq_rnnprune.pruning import TYPES, find_prunable
 
 from .dictionary import find_dictionaries, read_dictionary
-from .overlap import compare_masks, keep_masks
+from .overlap import compare_masks, keep_masks, not_comparable
 from .survivors import Pair, Survivors, find_survivors
 from .table import BlockShape, CheckpointReport, report_checkpoint
 from .trainlog import TrainLog, find_train_log, read_train_log
@@ -59,7 +59,8 @@ def gather(
         if first is None:
             first = (label, masks)
         else:
-            found.pairs.append(Pair(first[0], label, compare_masks(first[1], masks)))
+            both = first[1], masks
+            found.pairs.append(Pair(first[0], label, compare_masks(*both), not_comparable(*both)))
     _check_fit(dictionaries, given, found.reports)
     return found
 

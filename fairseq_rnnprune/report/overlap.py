@@ -62,8 +62,9 @@ def compare_masks(
 ) -> list[Overlap]:
     """Overlaps of all matrices with the same name and shape in both, each before its gates."""
     overlaps = []
+    without = not_comparable(first, second)
     for name, (p, mask) in first.items():
-        if name not in second or second[name][1].shape != mask.shape:
+        if name in without:
             continue
         other = second[name][1]
         overlaps.append(_overlap(p, None, mask, other))
@@ -72,6 +73,15 @@ def compare_masks(
             pieces = zip(gate_names(p.gates), *chunks, strict=True)
             overlaps += [_overlap(p, gate, a, b) for gate, a, b in pieces]
     return overlaps
+
+
+def not_comparable(
+    first: Mapping[str, tuple[Prunable, Tensor]], second: Mapping[str, tuple[Prunable, Tensor]]
+) -> list[str]:
+    """Names of the matrices that only one of the two has, or that differ in shape."""
+    names = dict.fromkeys([*first, *second])
+    both = first.keys() & second.keys()
+    return [n for n in names if n not in both or first[n][1].shape != second[n][1].shape]
 
 
 def _overlap(p: Prunable, gate: str | None, a: Tensor, b: Tensor) -> Overlap:

@@ -92,10 +92,20 @@ def survivor_sections(survivors: Sequence[Survivors], pairs: Sequence[Pair]) -> 
                 [f"1: {p.first}, 2: {p.second}" for p in pairs],
                 [{(o.name, o.gate): _overlap_line(o) for o in p.overlaps} for p in pairs],
             ),
-            [*OVERLAP_LEGEND, *(f"1: {p.first}, 2: {p.second}" for p in pairs if len(pairs) == 1)],
+            [
+                *OVERLAP_LEGEND,
+                *(f"1: {p.first}, 2: {p.second}" for p in pairs if len(pairs) == 1),
+                *(
+                    f"not in both of {p.first} and {p.second}, or of other shapes: "
+                    f"{', '.join(p.not_comparable)}"
+                    for p in pairs
+                    if p.not_comparable
+                ),
+            ],
         ),
     ]
-    return [section for section in sections if section.grid.rows]
+    unlike = any(p.not_comparable for p in pairs)
+    return [s for s in sections if s.grid.rows or (s is sections[-1] and unlike)]
 
 
 def _grid(leading: list[str], columns: list[str], labels: list[str], lines: list[_Lines]) -> Grid:

@@ -30,6 +30,8 @@ class Pair:
     first: str
     second: str
     overlaps: list[Overlap]
+    # Names of matrices of other shapes, or that only one of the two has.
+    not_comparable: Sequence[str] = ()
 
 
 def find_survivors(

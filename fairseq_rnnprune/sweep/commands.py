@@ -147,6 +147,7 @@ def _do(args: argparse.Namespace, grid: Grid, runs: list[Run]) -> None:
             print(f"{args.results}: dropped the last line, which was torn; its run is done again")
         # Again: another sweep may have ended since.
         done, missing = split_done(runs, load(args.results), args.results)
+        _warn_of_missing_figures(args, grid, done)
 
         def begin(run: Run) -> Generator[Process, None, Row]:
             return perform(run, grid, environment, work, facts(environment, args.jobs))
@@ -173,6 +174,21 @@ def _do(args: argparse.Namespace, grid: Grid, runs: list[Run]) -> None:
             f"sweep: expected every run to succeed, got {len(failed)} that failed: "
             f"{', '.join(failed)}; the same command tries them again"
         )
+
+
+def _warn_of_missing_figures(args: argparse.Namespace, grid: Grid, done: list[Run]) -> None:
+    """Says which of the grid's figures finished runs do not have: they are not evaluated again."""
+    from .figures import lacks
+    from .results import load
+
+    rows = [row for row in load(args.results) if any(row.get("axes") == run.axes for run in done)]
+    for name in grid.figures:
+        if count := sum(lacks(row["figures"], name) for row in rows):
+            print(
+                f"{args.results}: {count} finished runs have no {name}, which the grid has by now; "
+                "take their lines out to have them evaluated again",
+                file=sys.stderr,
+            )
 
 
 def _settings(texts: list[str]) -> dict[str, str]:

@@ -58,7 +58,7 @@ def execute(
                 return
             except StopIteration as end:
                 save(run, end.value)
-                _say(progress, f"done {run.name}{_short(end.value['figures'])}")
+                _say(progress, f"done {run.name}{_short(end.value)}")
             except (RuntimeError, ValueError, OSError) as error:
                 failed.append(run.name)
                 _say(progress, f"failed {run.name}: {error}")
@@ -104,9 +104,11 @@ def _say(progress: Progress, text: str) -> None:
     progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _short(figures: dict[str, object]) -> str:
-    numbers = [f"{n} {v:g}" for n, v in figures.items() if isinstance(v, int | float)]
-    return f": {', '.join(numbers)}" if numbers else ""
+def _short(row: Row) -> str:
+    """The figures of a row, and what has given none."""
+    parts = [f"{n} {v:g}" for n, v in row["figures"].items() if isinstance(v, int | float)]
+    parts += [f"no figure in evaluate-{name}.log" for name in row.get("no_figures_from", [])]
+    return f": {', '.join(parts)}" if parts else ""
 
 
 def _describe(item: _Active) -> str:

@@ -58,3 +58,14 @@ def found_figures(
                 value if as_number is None else as_number
             )
     return figures
+
+
+def lacks(figures: Figures, name: str) -> bool:
+    """Whether a row has none of the figures that a pattern of this name gives."""
+    return not any(figure == name or figure.endswith(f"_{name}") for figure in figures)
+
+
+def silent_evaluations(figures: Figures, outputs: Sequence[tuple[str, str]]) -> list[str]:
+    """Names of the evaluations that have given no figure; one that only prepares others may not."""
+    names = dict.fromkeys(name for name, _ in outputs if name)
+    return [name for name in names if not any(f.startswith(f"{name}_") for f in figures)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from fairseq_rnnprune import experiment, provenance
 
-from .figures import found_figures, run_figures
+from .figures import found_figures, run_figures, silent_evaluations
 from .grid import Grid
 from .plan import Run
 from .process import Process, start
@@ -40,8 +40,11 @@ def perform(
         label = f"evaluate {name or i}"
         yield from _do(label, command.arguments, output, environment, lock)
         outputs.append((name, output.read_text(encoding="utf-8", errors="replace")))
-    figures = run_figures(run.folder / LAST, log) | found_figures(grid.figures, outputs)
+    found = found_figures(grid.figures, outputs)
+    figures = run_figures(run.folder / LAST, log) | found
     named = {"name": run.name, "axes": run.axes, "figures": figures, "commands": run.shown}
+    if silent := grid.figures and silent_evaluations(found, outputs):
+        named["no_figures_from"] = silent
     return {**named, **measured}
 
 

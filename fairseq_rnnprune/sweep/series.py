@@ -88,7 +88,7 @@ def make_picture(
             if (a, b) in series
         },
         _references(dense, y, reference or {}),
-        len(chosen) - len(drawable),
+        len(chosen) - len(drawable) + sum(_finite(columns(row).get(y)) is None for row in dense),
     )
 
 
@@ -104,20 +104,25 @@ def _scalar(value: Any) -> Any:
 
 
 def _point(row: dict[str, Any], x: str, y: str) -> tuple[float, float] | None:
-    numbers = number(row.get(x)), number(row.get(y))
-    return numbers if all(n is not None and math.isfinite(n) for n in numbers) else None
+    numbers = _finite(row.get(x)), _finite(row.get(y))
+    return None if None in numbers else numbers
+
+
+def _finite(value: Any) -> float | None:
+    found = number(value)
+    return found if found is not None and math.isfinite(found) else None
 
 
 def _references(rows: list[Row], y: str, reference: Choices) -> dict[str, float]:
     """The mean of each group, called by what is asked for, and by its name if there are more."""
     groups = [
-        (group[0], [v for v in (number(row.get(y)) for row in group) if v is not None])
+        (group[0], [v for v in (_finite(row.get(y)) for row in group) if v is not None])
         for group in group_by_seed(rows)
     ]
     groups = [(first, values) for first, values in groups if values]
     if reference and not groups:
         asked = ", ".join(f"{n}={','.join(texts)}" for n, texts in reference.items())
-        raise ValueError(f"--reference: expected rows of {asked} with {y}, got none")
+        raise ValueError(f"--reference: expected rows of {asked} with a number in {y}, got none")
     labels = [" ".join(str(first[name]) for name in reference) for first, _ in groups]
     return {
         label if labels.count(label) == 1 else str(first.get("name", label)): fmean(values)
