@@ -85,7 +85,7 @@ def test_states_of_another_dtype_are_converted(dtype):
     expected = sparse(x, h_0.to(dtype).float())
     for actual, wanted in zip(sparse(x, h_0.to(dtype)), expected, strict=True):
         assert_close(actual, wanted.double())
-    with pytest.raises(ValueError, match="expected h_0 in float32.* got torch.float64"):
+    with pytest.raises(ValueError, match="expected hx in float32.* got torch.float64"):
         sparse(x, h_0.double())
     # A network made for the CPU does not meet another device's addresses.
     with pytest.raises(ValueError, match="expected x on cpu like W, got meta"):

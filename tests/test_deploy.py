@@ -128,6 +128,25 @@ def test_what_is_no_whole_file_is_refused(data, checkpoint, tmp_path, suggest):
         status, out, err = suggest(file, data / "dict.txt", "the cat\n")
         assert (status, out) == (1, ""), err
         assert re.fullmatch(r"suggest: expected .*, got .*\n", err), err
+    status, _, err = suggest(export(checkpoint, file, "int8"), data / "dict.txt")
+    assert (status, err) == (1, "suggest: expected lines on the standard input, got none\n")
+
+
+def test_another_format_is_named(data, checkpoint, tmp_path, suggest):
+    file = export(checkpoint, tmp_path / "m.safetensors", "int8")
+    file.write_bytes(file.read_bytes().replace(b'"rnnprune 1"', b'"rnnprune 2"'))
+    err = suggest(file, data / "dict.txt", "the cat\n")[2]
+    assert err == "suggest: expected a file of format rnnprune 1, got rnnprune 2\n"
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_a_checkpoint_in_half_precision(data, checkpoint, tmp_path, suggest, values):
+    state = load_state(checkpoint)
+    model = {n: t.half() for n, t in checkpoint_of(state, checkpoint).model.items()}
+    write_packed_file(tmp_path / "m.safetensors", state, model, VALUES[values])
+    status, _, err = suggest(tmp_path / "m.safetensors", data / "dict.txt", "the cat\n")
+    assert status == (values == "fp32"), err
+    assert ("got F16: the checkpoint is in half precision" in err) == (values == "fp32")
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,8 @@ def test_reports_say_the_same_and_the_file_is_small(checkpoint, exported, capsys
         (report,) = json.loads(out)["checkpoints"]
         reports.append({k: v for k, v in report.items() if k not in ("path", "label", "log")})
     assert reports[0] == reports[1]
+    size = f"a file of rnnprune export, {path.stat().st_size:,} bytes; the table counts"
+    assert size in run(capsys, "report", path)[1]
     assert reports[1]["block_shape"]["recurrent"] == [4, 4]
     before, after = read_checkpoint(checkpoint), read_checkpoint(path)
     assert (before.updates, before.config["model"]) == (after.updates, after.config["model"])

@@ -146,7 +146,7 @@ def test_first_states_of_any_float_dtype_but_nothing_else():
     h_0 = torch.randn(1, 2, 16)
     exact = net(x, h_0.half().float())[0]
     assert torch.equal(net(x, h_0.half())[0], exact)
-    with pytest.raises(TypeError, match="expected h_0 to be a tensor, got list"):
+    with pytest.raises(TypeError, match="expected hx to be a tensor, got list"):
         net(x, h_0.tolist())
 
 

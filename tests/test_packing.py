@@ -43,6 +43,17 @@ def test_dense_choice_stays_dense(log):
     assert log() == ["gru (packed=dense): stays dense"]
 
 
+def test_a_packed_copy_is_no_part_of_the_state_dict():
+    model = torch.nn.Sequential(pruned(GRU(6, 5)), pruned(Linear(6, 5)))
+    names = list(model.state_dict())
+    for layer in model:
+        layer.pack("fp32")
+    assert list(model.state_dict()) == names
+    assert list(model.state_dict(prefix="a.")) == [f"a.{name}" for name in names]
+    model.load_state_dict(model.state_dict())
+    assert all(layer.sparse is None for layer in model)
+
+
 def test_pack_takes_a_choice_of_its_own_and_can_undo():
     linear = pruned(Linear(6, 5, packed="int8"))
     linear.pack("fp32")

@@ -48,6 +48,26 @@ def batch(gru):
     return (x if gru.batch_first else x.transpose(0, 1)), hx
 
 
+@pytest.mark.parametrize("enforce_sorted", [True, False])
+@pytest.mark.parametrize("options", [{"batch_first": True}, {"bidirectional": True}], ids=str)
+def test_a_packed_sequence_gives_one(options, enforce_sorted):
+    gru = pruned(nn.GRU(INPUT, H, **options), 3)
+    lengths = torch.tensor([7, 5, 5, 1] if enforce_sorted else [5, 7, 1, 5])
+    x, hx = batch(gru)
+    sequence = pack_padded_sequence(x, lengths, gru.batch_first, enforce_sorted)
+    with torch.no_grad():
+        expected, last = gru(sequence, hx)
+    sparse = SparseGRU.from_dense(gru, (4, 4))
+    out, h_n = sparse(sequence, hx)
+    assert_close(out.data, expected.data.double())
+    assert_close(h_n, last.double())
+    for name in ("batch_sizes", "sorted_indices", "unsorted_indices"):
+        found, wanted = getattr(out, name), getattr(expected, name)
+        assert (found is wanted is None) or torch.equal(found, wanted)
+    with pytest.raises(ValueError, match="expected no lengths beside a PackedSequence"):
+        sparse(sequence, hx, lengths)
+
+
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import pytest
 import torch
 from tolerances import TOLERANCES, assert_close
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from fairseq_rnnprune.sparse import SparseGRU, SparseLinear, gru_sequence, reference
 
@@ -179,12 +178,32 @@ def test_block_shape_may_depend_on_the_weight():
     assert direction.recurrent.W.gates == 3
 
 
-def test_state_dict_is_empty_and_casts_leave_the_values():
+def test_a_state_dict_is_what_another_one_runs_with(tmp_path):
+    first, second = pruned_gru(INPUT, H, 2), pruned_gru(INPUT, H, 2)
+    second.load_state_dict({n: 2 * p for n, p in first.state_dict().items()})
+    x, h_0 = inputs(first)
+    # Blocks and values are the state's, not those of the layer that it is loaded into.
+    saved = SparseGRU.from_dense(first, (4, 4), torch.int8)
+    torch.save(saved.state_dict(), tmp_path / "gru.pt")
+    loaded = SparseGRU.from_dense(second, (1, 1))
+    before = loaded(x, h_0)[0]
+    loaded.load_state_dict(torch.load(tmp_path / "gru.pt", weights_only=True))
+    assert torch.equal(loaded(x, h_0)[0], saved(x, h_0)[0])
+    assert not torch.equal(loaded(x, h_0)[0], before)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        loaded.load_state_dict(first.state_dict())
+    other = SparseGRU.from_dense(pruned_gru(INPUT, H + 1, 2), (1, 1))
+    with pytest.raises(
+        ValueError, match=r"expected a state of \[18, 7\] in 3 gates with bias, got"
+    ):
+        other.load_state_dict(saved.state_dict())
+
+
+def test_casts_leave_the_values():
     gru = pruned_gru()
     x, h_0 = inputs(gru)
     sparse = SparseGRU.from_dense(gru, (1, 1))
     out, _ = sparse(x, h_0)
-    assert not sparse.state_dict()
     assert not list(sparse.parameters()) + list(sparse.buffers())
     assert torch.equal(sparse.half().to("cpu")(x, h_0)[0], out)
 
@@ -205,35 +224,34 @@ def test_no_dropout_even_in_training_mode():
 @pytest.mark.parametrize(
     ("x", "h_0", "error", "message"),
     [
-        ([[1.0]], None, TypeError, "expected x to be a tensor, got list"),
+        ([[1.0]], None, TypeError, "expected input to be a tensor, got list"),
         (
-            pack_padded_sequence(torch.ones(T, 1, INPUT), [T]),
+            torch.ones(T, B, INPUT).double(),
             None,
-            TypeError,
-            "got a PackedSequence",
+            ValueError,
+            "input in float32, .*got torch.float64",
         ),
-        (torch.ones(T, B, INPUT).double(), None, ValueError, "x in float32, .*got torch.float64"),
         (
             torch.ones(T, B, INPUT + 1),
             None,
             ValueError,
-            r"x \[T, B, 7\] or \[T, 7\], got \[4, 3, 8\]",
+            r"input \[T, B, 7\] or \[T, 7\], got \[4, 3, 8\]",
         ),
-        (torch.ones(INPUT), None, ValueError, r"x \[T, B, 7\] or \[T, 7\], got \[7\]"),
-        (torch.ones(0, B, INPUT), None, ValueError, r"at least one step, got x \[0, 3, 7\]"),
-        (torch.ones(0, INPUT), None, ValueError, r"at least one step, got x \[0, 7\]"),
+        (torch.ones(INPUT), None, ValueError, r"input \[T, B, 7\] or \[T, 7\], got \[7\]"),
+        (torch.ones(0, B, INPUT), None, ValueError, r"at least one step, got input \[0, 3, 7\]"),
+        (torch.ones(0, INPUT), None, ValueError, r"at least one step, got input \[0, 7\]"),
         (
             torch.ones(T, B, INPUT),
             torch.ones(2, B, H),
             ValueError,
-            r"h_0 \[1, 3, 5\], got \[2, 3, 5\]",
+            r"hx \[1, 3, 5\], got \[2, 3, 5\]",
         ),
-        (torch.ones(T, INPUT), torch.ones(1, 1, H), ValueError, r"h_0 \[1, 5\], got \[1, 1, 5\]"),
+        (torch.ones(T, INPUT), torch.ones(1, 1, H), ValueError, r"hx \[1, 5\], got \[1, 1, 5\]"),
         (
             torch.ones(T, B, INPUT),
             torch.ones(1, B, H).long(),
             ValueError,
-            "expected h_0 in float32",
+            "expected hx in float32",
         ),
         (torch.ones(T, B, INPUT, requires_grad=True), None, ValueError, "use torch.no_grad"),
     ],
@@ -245,10 +263,16 @@ def test_bad_input(x, h_0, error, message):
 
 def test_batch_first_names_its_layout():
     sparse = SparseGRU.from_dense(pruned_gru(batch_first=True), (1, 1))
-    with pytest.raises(ValueError, match=r"expected x \[B, T, 7\] or \[T, 7\]"):
+    with pytest.raises(ValueError, match=r"expected input \[B, T, 7\] or \[T, 7\]"):
         sparse(torch.ones(1, 1, 1))
-    with pytest.raises(ValueError, match=r"at least one step, got x \[3, 0, 7\]"):
+    with pytest.raises(ValueError, match=r"at least one step, got input \[3, 0, 7\]"):
         sparse(torch.ones(3, 0, 7))
+
+
+@pytest.mark.parametrize("block_shape", [(0, 1), 16, "auto", (6, 1)])
+def test_blocks_that_do_not_fit(block_shape):
+    with pytest.raises(ValueError, match=r"expected block_shape \(rows, columns\) from"):
+        SparseGRU.from_dense(pruned_gru(), block_shape)
 
 
 def test_only_a_gru_is_packed():

@@ -38,10 +38,30 @@ def test_moving_moves_every_array(monkeypatch):
     assert linear.bias.device.type == "meta"
 
 
-def test_state_dict_is_empty():
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weight": None}, "BlockSparseMatrix: expected a state of shape, .* got NoneType"),
+        ({"bias": None}, r"of \[9, 6\] in 1 gates with bias, got .* without bias"),
+        ({"bias": torch.ones(8)}, r"expected bias \[9\], got \[8\]"),
+        ({"more": 1}, "expected the state of a SparseLinear, got another"),
+        ({"columns": torch.full((54,), 65536)}, "expected columns within the matrix, got others"),
+        ({"columns": torch.full((54,), 6)}, "expected columns below 6, got 6"),
+        ({"values": torch.ones(1, 1, 1)}, "values"),
+        ({"block_shape": (0, 1)}, "expected block_shape"),
+        ({"pointers": [0]}, "expected a state of"),
+    ],
+)
+def test_a_broken_state_changes_nothing(change, message):
     linear = SparseLinear.from_dense(nn.Linear(6, 9), (1, 1))
-    assert not linear.state_dict()
     assert not list(linear.parameters()) + list(linear.buffers())
+    state, x = linear.get_extra_state(), torch.randn(2, 6)
+    before = linear(x)
+    inner = {n: v for n, v in change.items() if n in state["weight"]}
+    outer = {n: v for n, v in change.items() if n not in inner}
+    with pytest.raises(ValueError, match=message):
+        linear.set_extra_state({**state, "weight": {**state["weight"], **inner}, **outer})
+    assert torch.equal(linear(x), before)
 
 
 def test_only_a_linear_is_packed():

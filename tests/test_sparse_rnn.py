@@ -76,7 +76,7 @@ def test_bad_input():
     gated = BlockSparseMatrix.from_dense(torch.ones(4, 4), (2, 2), gates=2)
     with pytest.raises(ValueError, match="packed with gates=1 .*with gates=2"):
         rnn_sequence(gated, x, h)
-    with pytest.raises(ValueError, match=r"SparseRNN: expected x \[T, B, 7\]"):
+    with pytest.raises(ValueError, match=r"SparseRNN: expected input \[T, B, 7\]"):
         SparseRNN.from_dense(pruned_rnn(), (4, 4))(torch.zeros(2, 2, 3))
 
 

@@ -8,9 +8,10 @@ import pytest
 import soundfile
 from speech_corpus import RATE, make_damaged, tone
 
-from fairseq_rnnprune.speech import require
+from fairseq_rnnprune.speech import audio, require
 from fairseq_rnnprune.speech.audio import AudioError, measure_audio, read_audio, resampled_length
 from fairseq_rnnprune.speech.containers import unread
+from fairseq_rnnprune.speech.stream import read_chunks
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,17 @@ def test_channels_are_averaged(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.stack([left, right], 1), RATE, subtype="FLOAT")
     found = read_audio(tmp_path / "a.wav", RATE)
     np.testing.assert_allclose(found, (left + right) / 2, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("read", [read_audio, lambda *given: [*read_chunks(*given, 100)]])
+def test_recordings_of_lower_rates_are_told_once_a_rate(tmp_path, caplog, monkeypatch, read):
+    monkeypatch.setattr(audio, "_told", set())
+    for rate in (8000, 16000, 48000, 8000, 11025):
+        soundfile.write(tmp_path / "a.wav", tone(rate, rate), rate)
+        read(tmp_path / "a.wav", RATE)
+    low, lower = (record.getMessage() for record in caplog.records)
+    assert "a.wav, and maybe others: recorded at 8000 Hz, where 16000 Hz are expected" in low
+    assert "above 5.5125 kHz nothing is heard" in lower
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])

@@ -18,7 +18,10 @@ public:
         read(8, &text[0], length);
         header = Json::parse(text);
         const Json &metadata = header["__metadata__"];
-        if (metadata["format"].text != "rnnprune 1") fail();
+        const std::string format = metadata["format"].text;
+        if (format.compare(0, 9, "rnnprune ") == 0 && format != "rnnprune 1")
+            throw std::runtime_error("expected a file of format rnnprune 1, got " + format);
+        if (format != "rnnprune 1") fail();
         layout = Json::parse(metadata["layout"].text);
         start = 8 + length, size = bytes - start;
     }
@@ -79,6 +82,9 @@ private:
     }
 
     static Dtype dtype(const std::string &name) {
+        if (name == "F16")
+            throw std::runtime_error("expected values in F32, BF16 or I8, got F16: the checkpoint is in half "
+                                     "precision; export it with --values bf16 or int8");
         if (name != "F32" && name != "BF16" && name != "I8") fail();
         return name == "F32" ? FLOAT32 : name == "BF16" ? BFLOAT16 : INT8;
     }

@@ -45,10 +45,15 @@ struct Dictionary {
     }
 };
 
-// rnnprune_gru_lm with one output layer: a state that goes from symbol to symbol.
+// What a session has come to: it goes from symbol to symbol.
+struct State {
+    std::vector<float> hidden, logits;
+};
+
+// rnnprune_gru_lm with one output layer; it does not change, so sessions and threads may share it.
 class Model {
 public:
-    Model(PackedFile &file) : embedding(file.weights("decoder.embed_tokens.weight")) {
+    explicit Model(PackedFile &file) : embedding(file.weights("decoder.embed_tokens.weight")) {
         if (file.has("decoder.adaptive_softmax.head.weight"))
             throw std::runtime_error("expected a model with one output layer, got an adaptive softmax");
         for (int i = 0; file.has(name("weight_hh", i)); i++)
@@ -68,27 +73,29 @@ public:
         for (size_t i = 0; i < layers.size(); i++)
             network.push_back({&matrices[2 * i], &matrices[2 * i + 1], layers[i].input_bias.data(),
                                layers[i].recurrent_bias.data(), GRU, 0, 0, 0});
-        reset();
     }
+
+    // Its parts point at each other.
+    Model(const Model &) = delete;
 
     int symbols() const { return products.back().rows; }
 
-    void reset() { state.assign(network.size() * hidden_size(), 0.f); }
+    State start() const { return {std::vector<float>(network.size() * hidden_size()), {}}; }
 
-    // Logits of what follows, after one more symbol; overwritten by the next call.
-    const std::vector<float> &step(int symbol) {
-        std::vector<float> x(embedding.shape.width), next(state.size()), top(hidden_size());
+    // Logits of what follows, after one more symbol; overwritten by the next call with this state.
+    const std::vector<float> &step(int symbol, State &state) const {
+        std::vector<float> x(embedding.shape.width), next(state.hidden.size()), top(hidden_size());
         embedding.row(symbol, x.data());
-        rnnprune_network(network.data(), network.size(), 1, x.data(), state.data(), top.data(), next.data(),
-                         1, 1, 1);
-        state.swap(next);
-        logits = top;
+        check(rnnprune_network(network.data(), network.size(), 1, x.data(), state.hidden.data(), top.data(),
+                               next.data(), 1, 1, 1));
+        state.hidden.swap(next);
+        state.logits = top;
         for (size_t i = 0; i < linear.size(); i++) {
-            x = logits;
-            logits.resize(products[i].rows);
-            rnnprune_matmul(&products[i], x.data(), linear[i].bias.data(), logits.data(), 1, 1);
+            x = state.logits;
+            state.logits.resize(products[i].rows);
+            check(rnnprune_matmul(&products[i], x.data(), linear[i].bias.data(), state.logits.data(), 1, 1));
         }
-        return logits;
+        return state.logits;
     }
 
 private:
@@ -106,9 +113,12 @@ private:
     std::vector<Linear> linear;
     std::vector<Matrix> matrices, products;
     std::vector<Layer> network;
-    std::vector<float> state, logits;
 
     int hidden_size() const { return layers[0].recurrent.shape.width; }
+
+    static void check(int status) {
+        if (status) throw std::bad_alloc();
+    }
 
     // Whether every part takes what the one before gives: the kernels do not look.
     void check() const {
@@ -172,15 +182,16 @@ int main(int count, char **arguments) try {
     const double load = seconds_since(start);
     double loss = 0, seconds = 0;
     long symbols = 0;
+    State state;
     const auto step = [&](int symbol) -> const std::vector<float> & {
         const auto before = Clock::now();
-        const std::vector<float> &logits = model.step(symbol);
+        const std::vector<float> &logits = model.step(symbol, state);
         seconds += seconds_since(before);
         symbols++;
         return logits;
     };
     for (std::string line, symbol; std::getline(std::cin, line);) {
-        model.reset();
+        state = model.start();
         const std::vector<float> &logits = step(Dictionary::END);
         for (std::istringstream words(line); words >> symbol;) {
             const int next = dictionary[symbol];
@@ -192,6 +203,7 @@ int main(int count, char **arguments) try {
         // The end of a line counts, as in fairseq-eval-lm.
         loss += log_sum(logits) - logits[Dictionary::END];
     }
+    if (!symbols) throw std::runtime_error("expected lines on the standard input, got none");
     std::fprintf(stderr, "perplexity %.2f, %.1f us a symbol, loaded in %.1f ms, peak memory %.1f MB\n",
                  std::exp(loss / symbols), 1e6 * seconds / symbols, 1e3 * load, peak_memory());
 } catch (const std::exception &error) {

@@ -10,11 +10,14 @@
 
 #include "kernels.h"
 
-// An array that begins where a cache line does, as the kernels like it.
+// An array that begins where a cache line does, as the kernels like it. It may move, which leaves its
+// memory where it is; in that of a copy the elements would begin elsewhere.
 template <class T>
 class Aligned {
 public:
     explicit Aligned(size_t n = 0) : memory(n ? n * sizeof(T) + 64 : 0), count(n) {}
+    Aligned(Aligned &&) = default;
+    Aligned &operator=(Aligned &&) = default;
     size_t size() const { return count; }
     const T *data() const {
         return count ? (const T *)(((uintptr_t)memory.data() + 63) / 64 * 64) : nullptr;

@@ -26,7 +26,8 @@ def to_arrays(
     """The arrays of a state dict by name, and what else tells how to make it again.
 
     Prunable matrices get values of `dtype` (float32: as precise as they are), in blocks where that
-    takes less; everything else stays as it is. Tied tensors are stored once.
+    takes less; biases and the like are float32, everything else stays as it is. Tied tensors are
+    stored once.
     """
     prunable = {p.name: p for p in find_prunable(model)}
     arrays: dict[str, Tensor] = {}
@@ -41,7 +42,8 @@ def to_arrays(
             continue
         if name not in prunable:
             # Views of one storage, as cuDNN makes them, are not what safetensors writes.
-            arrays[name] = tensor.clone(memory_format=torch.contiguous_format)
+            kept = torch.float32 if tensor.is_floating_point() else tensor.dtype
+            arrays[name] = tensor.to(kept, memory_format=torch.contiguous_format, copy=True)
             continue
         values = tensor.dtype if dtype == torch.float32 else dtype
         matrix = _smallest(tensor, values, prunable[name].gates)

@@ -110,6 +110,14 @@ class Packable(nn.Module, ABC):
         self.sparse = None
         super()._load_from_state_dict(*args, **kwargs)
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As in torch, without the packed copy: a checkpoint is a dense one."""
+        found = super().state_dict(*args, **kwargs)
+        copy = kwargs.get("prefix", "") + "sparse."
+        for name in [name for name in found if name.startswith(copy)]:
+            del found[name]
+        return found
+
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._check_has_dense("state_dict")
         super()._save_to_state_dict(*args, **kwargs)

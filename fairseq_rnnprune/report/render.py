@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fairseq_rnnprune.checkpoint import is_exported
 from fairseq_rnnprune.display.grid import Grid, count, percent, side_by_side, size
 
 from .table import PACKED_DTYPE, CheckpointReport, Row
@@ -31,6 +32,12 @@ def report_notes(reports: list[CheckpointReport]) -> list[str]:
         shapes = ", ".join(f"{t} {r} x {c}" for t, (r, c) in report.block_shapes.items())
         training = f", {report.updates} updates" if report.updates is not None else ""
         notes.append(f"{report.label}: {report.path}{training}; blocks: {shapes}")
+        if is_exported(report.path):
+            size_on_disk = f"{report.path.stat().st_size:,} bytes"
+            notes.append(
+                f"{report.label}: a file of rnnprune export, {size_on_disk}; the table counts its "
+                "values in float32, whatever they are"
+            )
     dtype = str(PACKED_DTYPE).removeprefix("torch.")
     notes.append(f"packed: {dtype} values in those blocks; dense where that is smaller")
     for report in reports:

@@ -95,7 +95,7 @@ def call(function: str, *arguments: Any) -> None:
     if torch.jit.is_tracing():
         raise RuntimeError(
             f"{function}: expected to run, got traced by torch.jit, which cannot record the native "
-            'kernels; trace the model with packed="dense"'
+            'kernels; trace the dense layer (in a fairseq model packed="dense" leaves it so)'
         )
     status = _function(function)(*arguments)
     if status == _OUT_OF_MEMORY:

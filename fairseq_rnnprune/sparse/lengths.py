@@ -1,9 +1,10 @@
-"""Padded batches: what their lengths must be, which frames are valid, the valid ones in reverse."""
+"""Padded batches: what their lengths must be, which frames are valid, and those by themselves."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 
 def check_lengths(lengths: Tensor, batch: int, steps: int, owner: str) -> Tensor:
@@ -28,6 +29,15 @@ def check_lengths(lengths: Tensor, batch: int, steps: int, owner: str) -> Tensor
             f"got {lengths.tolist()}"
         )
     return lengths.long()
+
+
+def pack_like(x: Tensor, lengths: Tensor, packed: PackedSequence) -> PackedSequence:
+    """The valid frames of x [T, B, C] in the order of a PackedSequence of these lengths."""
+    order = packed.sorted_indices
+    if order is not None:
+        x, lengths = x[:, order], lengths[order.to(lengths.device)]
+    data = pack_padded_sequence(x, lengths).data
+    return PackedSequence(data, packed.batch_sizes, order, packed.unsorted_indices)
 
 
 def valid_frames(lengths: Tensor, steps: int) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .arguments import check_matrix
+from .arguments import check_bias, check_matrix
 from .dispatch import matmul
 from .matrix import BlockShape, BlockSparseMatrix
 
@@ -15,7 +16,8 @@ from .matrix import BlockShape, BlockSparseMatrix
 class SparseLinear(nn.Module):
     """A packed weight [M, K] and bias [M]: x [..., K] to [..., M], in x's dtype.
 
-    There is nothing in its state dict. `.to(device)` moves the packed arrays; their dtype was
+    Its state dict holds the packed arrays and the bias, for a layer of the same size, however that
+    is packed; PyTorch calls it an extra state. `.to(device)` moves the arrays; their dtype was
     chosen at packing, and `.half()` and the like leave it. For inference: no gradient.
     """
 
@@ -50,6 +52,30 @@ class SparseLinear(nn.Module):
         """x [..., K] to [..., M]; errors as in `matmul`."""
         y = matmul(self.W, x.reshape(-1, x.shape[-1]), self.bias, self.backend)
         return y.view(*x.shape[:-1], self.W.shape[0]).to(x.dtype)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What torch's state_dict keeps of this layer."""
+        return {"weight": self.W.state(), "bias": self.bias}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes the arrays of another layer; ValueError if they are of another size or broken."""
+        if not (isinstance(state, dict) and state.keys() == {"weight", "bias"}):
+            raise ValueError("SparseLinear: expected the state of a SparseLinear, got another one")
+        W, bias = BlockSparseMatrix.from_state(state["weight"]), state["bias"]
+        here, there = ((m.shape, m.gates) for m in (self.W, W))
+        if here != there or (bias is None) != (self.bias is None):
+            raise ValueError(
+                f"SparseLinear: expected a state of {self._described(self.W, self.bias)}, got one "
+                f"of {self._described(W, bias)}"
+            )
+        if bias is not None:
+            check_bias("SparseLinear", bias, W)
+            self.bias = bias.to(self.W.device, torch.float32, copy=True)
+        self.W = W.to(self.W.device)
+
+    @staticmethod
+    def _described(W: BlockSparseMatrix, bias: Tensor | None) -> str:
+        return f"{list(W.shape)} in {W.gates} gates with{'out' if bias is None else ''} bias"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SparseLinear:
         # fn is what .to(), .half() or .cuda() do to a tensor; only its device concerns us.

@@ -23,12 +23,15 @@ from .validation import (
     check_arrays,
     check_block_shape,
     check_has_diagonal,
+    check_state,
     check_weight,
     column_dtype,
     names,
 )
 
 T = TypeVar("T")
+
+_ARRAYS = ("pointers", "columns", "values", "scales", "diagonal")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -182,12 +185,27 @@ class BlockSparseMatrix:
         """Bytes of all arrays; what backends cache comes on top."""
         return sum(a.numel() * a.element_size() for a in self.arrays if a is not None)
 
+    def state(self) -> dict[str, Any]:
+        """All that `from_state` needs: numbers and tensors that torch.load reads without pickle."""
+        arrays = dict(zip(_ARRAYS, self.arrays, strict=True))
+        # torch cannot load tensors of unsigned integers.
+        arrays["columns"] = self.columns.long()
+        return {"shape": self.shape, "block_shape": self.block_shape, "gates": self.gates, **arrays}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> BlockSparseMatrix:
+        """The matrix whose `state()` it is; ValueError if it is none."""
+        check_state(state, ("shape", "block_shape", "gates"), _ARRAYS)
+        shape, block_shape = tuple(state["shape"]), tuple(state["block_shape"])
+        check_block_shape(shape, block_shape, state["gates"])
+        columns = state["columns"].to(column_dtype(ceil(shape[1] / block_shape[1])))
+        if not torch.equal(columns.long(), state["columns"]):
+            raise ValueError("BlockSparseMatrix: expected columns within the matrix, got others")
+        return cls(**{**state, "shape": shape, "block_shape": block_shape, "columns": columns})
+
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy begins with an empty cache: torch, for one, cannot copy CSR tensors, and pickle
-        # cannot build tensors of unsigned integers.
-        pointers, columns, *others = self.arrays
-        arrays = pointers, columns.long(), *others
-        return _restore, (self.shape, self.block_shape, self.gates, *arrays)
+        # A copy begins with an empty cache: torch, for one, cannot copy CSR tensors.
+        return BlockSparseMatrix.from_state, (self.state(),)
 
     def __repr__(self) -> str:
         (rows, columns), (r, c) = self.shape, self.block_shape
@@ -196,16 +214,3 @@ class BlockSparseMatrix:
             f"{names((self.dtype,))}, density={self.density:.3f}, stored={self.stored_density:.3f}"
             f"{'' if self.diagonal is None else ', diagonal apart'})"
         )
-
-
-def _restore(
-    shape: tuple[int, int],
-    block_shape: BlockShape,
-    gates: int,
-    pointers: Tensor,
-    columns: Tensor,
-    *others: Tensor | None,
-) -> BlockSparseMatrix:
-    """The matrix of which `columns` became int64 on the way."""
-    columns = columns.to(column_dtype(ceil(shape[1] / block_shape[1])))
-    return BlockSparseMatrix(shape, block_shape, gates, pointers, columns, *others)

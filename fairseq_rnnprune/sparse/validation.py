@@ -94,6 +94,16 @@ def check_has_diagonal(shape: tuple[int, int], gates: int) -> None:
         )
 
 
+def check_state(state: Any, numbers: tuple[str, ...], arrays: tuple[str, ...]) -> None:
+    """Raises ValueError for anything else than a dict of these numbers, and arrays or None."""
+    has_names = isinstance(state, dict) and state.keys() == {*numbers, *arrays}
+    if not has_names or not all(isinstance(state[n], Tensor | None) for n in arrays):
+        raise ValueError(
+            f"BlockSparseMatrix: expected a state of {', '.join((*numbers, *arrays))}, got "
+            f"{', '.join(map(str, state)) if isinstance(state, dict) else type(state).__name__}"
+        )
+
+
 def check_arrays(matrix: BlockSparseMatrix) -> None:
     """Raises ValueError at the first rule of BlockSparseMatrix's layout that is broken."""
     check_block_shape(matrix.shape, matrix.block_shape, matrix.gates)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import stat
 from pathlib import Path
@@ -18,6 +19,10 @@ from .mpeg import read_with_length
 # the end of such a file.
 _UNKNOWN = 1 << 40
 _BLOCK = 1 << 20
+# Rates of which a warning has been given.
+_told: set[int] = set()
+
+logger = logging.getLogger(__name__)
 
 
 class AudioError(ValueError):
@@ -64,7 +69,19 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
         raise bad_audio(
             path, f"expected sound in finite samples, got {audio[where]:g} at {where / rate:.2f} s"
         )
+    warn_of_low_rate(path, rate, sample_rate)
     return resample(audio, rate, sample_rate)
+
+
+def warn_of_low_rate(path: Path, rate: int, sample_rate: int) -> None:
+    """Says, once for a rate, that recordings have less in them than the features are made for."""
+    if rate < sample_rate and rate not in _told:
+        _told.add(rate)
+        logger.warning(
+            "%s, and maybe others: recorded at %d Hz, where %d Hz are expected; above %g kHz "
+            "nothing is heard, and a model that was trained on more makes more errors",
+            *(path, rate, sample_rate, rate / 2000),
+        )
 
 
 def is_sound(audio: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 
 from fairseq_rnnprune.speech import require
 
-from .audio import AudioError, bad_audio, is_sound, open_audio, reason
+from .audio import AudioError, bad_audio, is_sound, open_audio, reason, warn_of_low_rate
 from .config import SpeechConfig
 from .features import SHIFT_MS, FeatureStream, normalize
 
@@ -75,6 +75,7 @@ def read_chunks(path: Path, sample_rate: int, milliseconds: float) -> Iterator[n
         return
     with open_audio(path) as file:
         rate, taken = file.samplerate, 0
+        warn_of_low_rate(path, rate, sample_rate)
         size = max(1, round(rate * milliseconds / 1000))
         resampler = None
         if rate != sample_rate:

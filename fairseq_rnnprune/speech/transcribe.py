@@ -34,7 +34,12 @@ def add_transcribe(subcommands: argparse._SubParsersAction) -> None:
         "CPU: a line with path and text by recording, or the text alone for a single one. "
         "Recordings that cannot be used are named on standard error; the exit status is then 2.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a checkpoint of fairseq-train")
+    parser.add_argument(
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="a checkpoint of fairseq-train, or what rnnprune export has made of one",
+    )
     parser.add_argument(
         "audio",
         nargs="+",

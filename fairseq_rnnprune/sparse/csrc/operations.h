@@ -2,7 +2,7 @@
 // `kernels` and includes this in its namespace.
 
 // Calls f(thread, threads) in each thread; a barrier in f needs every thread.
-template <class F> void in_threads(int threads, F f) {
+template <class F> void in_threads([[maybe_unused]] int threads, F f) {
 #ifdef _OPENMP
     if (threads > 1) {
 #pragma omp parallel num_threads(threads)
@@ -13,7 +13,7 @@ template <class F> void in_threads(int threads, F f) {
     f(0, 1);
 }
 
-void barrier(int threads) {
+void barrier([[maybe_unused]] int threads) {
 #ifdef _OPENMP
     if (threads > 1) {
 #pragma omp barrier
