@@ -107,6 +107,16 @@ def test_a_target_that_final_masks_do_not_have_is_told(data, tmp_path, caplog):
     assert "their masks are final: resume with --prune-end" in caplog.text
 
 
+def test_a_target_that_is_passed_already_is_told(data, tmp_path, caplog):
+    run_train(data, tmp_path / "sparse", *PRUNED)
+    run_train(data, tmp_path / "sparse", *PRUNED, "--max-update", "12")
+    assert "more zeros" not in caplog.text
+    less = (*ANEW, *restore(tmp_path / "sparse"), "--prune-sparsity", "0.5")
+    run_train(data, tmp_path, *PRUNED, *less)
+    assert "recurrent weights begin with more zeros than CubicSchedule" in caplog.text
+    assert "masks only shrink; begin with a denser checkpoint" in caplog.text
+
+
 def test_a_target_that_is_asked_for_too_late_is_told(data, tmp_path, caplog):
     run_train(data, tmp_path, *PRUNED)
     assert "not as asked" not in caplog.text

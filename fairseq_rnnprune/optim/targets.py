@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fairseq_rnnprune.pruning import Prunable, Pruner, misses_target
+from fairseq_rnnprune.pruning import Prunable, Pruner, misses_target, passes_target
 
 logger = logging.getLogger(__name__)
 
@@ -16,13 +16,22 @@ MANY_ZEROS = 0.1
 
 
 def warn_at_start(pruner: Pruner, total: int | None) -> None:
-    """Warns if masks would be final only after the last of `total` updates, None if unknown."""
+    """Warns if masks would be final only after the last of `total` updates (None: unknown).
+
+    And of types that are sparser already than they are to be.
+    """
     end = max(pruner.schedules[t].end for t in pruner.types)
     if total is not None and end > total:
         logger.warning(
             "masks are final after %d updates, but the training ends after %d: weights will "
             "not reach their sparsity",
             *(end, total),
+        )
+    for type in filter(lambda type: passes_target(pruner, type), pruner.types):
+        logger.warning(
+            "%s weights begin with more zeros than %s asks for (%.1f %% of all types, %.1f %% of "
+            "this one), and keep them, for masks only shrink; begin with a denser checkpoint",
+            *(type, pruner.schedules[type], 100 * pruner.sparsity(), 100 * pruner.sparsity(type)),
         )
 
 

@@ -24,7 +24,7 @@ from .prunable import (
 from .pruner import Pruner
 from .ramp import RAMPS, QuantileRamp, RampSchedule, default_start
 from .schedule import CubicSchedule, OneShotSchedule, Schedule
-from .target import misses_target
+from .target import misses_target, passes_target
 
 __all__ = [
     "ALLOCATIONS",
@@ -50,6 +50,7 @@ __all__ = [
     "last_name",
     "mask_from_zeros",
     "misses_target",
+    "passes_target",
     "read_tag",
     "remove_tags",
     "select_lowest",
