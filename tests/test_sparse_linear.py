@@ -38,6 +38,16 @@ def test_moving_moves_every_array(monkeypatch):
     assert linear.bias.device.type == "meta"
 
 
+def test_a_state_is_copied():
+    first, x = SparseLinear.from_dense(nn.Linear(6, 9), (1, 1)), torch.randn(2, 6)
+    second = SparseLinear.from_dense(nn.Linear(6, 9), (1, 1))
+    second.load_state_dict(first.state_dict())
+    before = second(x)
+    first.W.values.zero_()
+    first.bias.zero_()
+    assert torch.equal(second(x), before) and not first(x).any()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

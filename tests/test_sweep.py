@@ -130,10 +130,14 @@ def test_a_figure_that_is_not_found_fails_the_run_but_not_its_training(capsys, t
     assert calls(tmp_path)["dense-0-s2"] == 1
 
 
+def with_evaluation(line):
+    """The grid whose evaluation is called test, with another one beside it."""
+    named = GRID.replace('- "{python}', 'test: "{python}').replace("test_cer:", "cer:")
+    return named.replace("figures:", f"  {line}\nfigures:")
+
+
 def test_named_evaluations_give_named_figures(capsys, tmp_path):
-    named = GRID.replace('- "{python}', 'test: "{python}') + "\n"
-    named = named.replace("figures:", '  valid: "{python} -c \'print(\\"CER: 3\\")\'"\nfigures:')
-    write_grid(tmp_path, named.replace("test_cer:", "cer:"))
+    write_grid(tmp_path, with_evaluation('valid: "{python} -c \'print(\\"CER: 3\\")\'"'))
     status, _, err = sweep(capsys, tmp_path, "--only", "sparsity=0.9")
     assert status == 0, err
     (row,) = rows(tmp_path)
@@ -142,23 +146,23 @@ def test_named_evaluations_give_named_figures(capsys, tmp_path):
 
 
 def test_an_evaluation_without_figures_is_told(capsys, tmp_path):
-    named = GRID.replace('- "{python}', 'test: "{python}') + "\n"
-    named = named.replace("figures:", "  int8: '{python} -c print()'\nfigures:")
-    write_grid(tmp_path, named.replace("test_cer:", "cer:"))
+    # Its name is the beginning of the other's.
+    write_grid(tmp_path, with_evaluation("te: '{python} -c print()'").replace(" test:", " te_st:"))
     status, out, err = sweep(capsys, tmp_path, "--only", "sparsity=0.9")
     assert status == 0, err
-    assert ", no figure in evaluate-int8.log" in err
+    assert ", no figure in evaluate-te.log" in err
     (row,) = rows(tmp_path)
-    assert row["no_figures_from"] == ["int8"]
+    assert row["no_figures_from"] == ["te"]
 
 
 def test_a_figure_that_finished_runs_do_not_have_is_told(capsys, tmp_path):
     write_grid(tmp_path)
     assert sweep(capsys, tmp_path)[0] == 0
-    write_grid(tmp_path, GRID.replace("figures: {", "figures: {wer: 'WER: (.*)', "))
+    # test_cer ends as cer does.
+    write_grid(tmp_path, GRID.replace("figures: {", "figures: {cer: 'WER: (.*)', "))
     status, out, err = sweep(capsys, tmp_path)
     assert status == 0 and "4 runs: 4 were in" in out
-    assert "r.jsonl: 4 finished runs have no wer, which the grid has by now" in err
+    assert "r.jsonl: 4 finished runs have no cer, which the grid has by now" in err
     # Without their lines they are evaluated again, not trained.
     (tmp_path / "r.jsonl").unlink()
     write_grid(tmp_path, GRID.replace("figures: {", "figures: {all: '(CER)', "))

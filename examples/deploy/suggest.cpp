@@ -86,14 +86,14 @@ public:
     const std::vector<float> &step(int symbol, State &state) const {
         std::vector<float> x(embedding.shape.width), next(state.hidden.size()), top(hidden_size());
         embedding.row(symbol, x.data());
-        check(rnnprune_network(network.data(), network.size(), 1, x.data(), state.hidden.data(), top.data(),
-                               next.data(), 1, 1, 1));
+        succeed(rnnprune_network(network.data(), network.size(), 1, x.data(), state.hidden.data(), top.data(),
+                                 next.data(), 1, 1, 1));
         state.hidden.swap(next);
         state.logits = top;
         for (size_t i = 0; i < linear.size(); i++) {
             x = state.logits;
             state.logits.resize(products[i].rows);
-            check(rnnprune_matmul(&products[i], x.data(), linear[i].bias.data(), state.logits.data(), 1, 1));
+            succeed(rnnprune_matmul(&products[i], x.data(), linear[i].bias.data(), state.logits.data(), 1, 1));
         }
         return state.logits;
     }
@@ -116,7 +116,7 @@ private:
 
     int hidden_size() const { return layers[0].recurrent.shape.width; }
 
-    static void check(int status) {
+    static void succeed(int status) {
         if (status) throw std::bad_alloc();
     }
 

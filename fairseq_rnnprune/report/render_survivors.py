@@ -104,8 +104,8 @@ def survivor_sections(survivors: Sequence[Survivors], pairs: Sequence[Pair]) -> 
             ],
         ),
     ]
-    unlike = any(p.not_comparable for p in pairs)
-    return [s for s in sections if s.grid.rows or (s is sections[-1] and unlike)]
+    # Of masks that cannot be compared the last one says so.
+    return [s for s in sections[:-1] if s.grid.rows] + (sections[-1:] if pairs else [])
 
 
 def _grid(leading: list[str], columns: list[str], labels: list[str], lines: list[_Lines]) -> Grid:

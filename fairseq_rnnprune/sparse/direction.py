@@ -13,7 +13,6 @@ from .lengths import last_valid, reverse_valid
 from .linear import SparseLinear
 from .matrix import BlockShape, BlockSparseMatrix
 from .shapes import keeps_diagonal
-from .validation import check_block_shape
 
 # Gates by cell.
 GATES = {"gru": 3, "relu": 1, "tanh": 1}
@@ -68,7 +67,6 @@ def pack_layers(
     def pack(kind: str, suffix: str) -> SparseLinear:
         weight, gates = getattr(dense, f"weight_{kind}_{suffix}"), GATES[cell]
         shape = block_shape(weight, gates) if callable(block_shape) else block_shape
-        check_block_shape(tuple(weight.shape), shape, gates)
         apart = keeps_diagonal(weight, shape, gates)
         matrix = BlockSparseMatrix.from_dense(weight, shape, dtype, gates, apart)
         return SparseLinear(matrix, getattr(dense, f"bias_{kind}_{suffix}", None), backend)

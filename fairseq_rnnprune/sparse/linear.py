@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -58,10 +59,10 @@ class SparseLinear(nn.Module):
         return {"weight": self.W.state(), "bias": self.bias}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes the arrays of another layer; ValueError if they are of another size or broken."""
+        """Copies the arrays of another layer; ValueError if they are of another size or broken."""
         if not (isinstance(state, dict) and state.keys() == {"weight", "bias"}):
             raise ValueError("SparseLinear: expected the state of a SparseLinear, got another one")
-        W, bias = BlockSparseMatrix.from_state(state["weight"]), state["bias"]
+        W, bias = BlockSparseMatrix.from_state(copy.deepcopy(state["weight"])), state["bias"]
         here, there = ((m.shape, m.gates) for m in (self.W, W))
         if here != there or (bias is None) != (self.bias is None):
             raise ValueError(

@@ -186,9 +186,9 @@ class BlockSparseMatrix:
         return sum(a.numel() * a.element_size() for a in self.arrays if a is not None)
 
     def state(self) -> dict[str, Any]:
-        """All that `from_state` needs: numbers and tensors that torch.load reads without pickle."""
+        """All that `from_state` needs: numbers and the arrays themselves."""
         arrays = dict(zip(_ARRAYS, self.arrays, strict=True))
-        # torch cannot load tensors of unsigned integers.
+        # pickle cannot build tensors of unsigned integers.
         arrays["columns"] = self.columns.long()
         return {"shape": self.shape, "block_shape": self.block_shape, "gates": self.gates, **arrays}
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from . import cpu, torch_csr, triton_backend
 from .blocks import BlockShape, cut, diagonals, rows_of_panels
 from .triton_backend import CONFIGS
+from .validation import check_block_shape
 
 SINGLE_ELEMENTS: BlockShape = (1, 1)
 # Time of a nonzero in torch's CSR product, of a value in a block of the native kernels 1: from 2.4
@@ -58,8 +59,9 @@ def choose_block_shape(
 def keeps_diagonal(weight: Tensor, block_shape: BlockShape, gates: int = 1) -> bool:
     """Whether a weight [G * H, H] should be stored with its diagonals apart: where that is less.
 
-    Triton has no kernel for it, so not on GPUs.
+    Triton has no kernel for it, so not on GPUs. ValueError for blocks that do not fit a gate.
     """
+    check_block_shape(tuple(weight.shape), block_shape, gates)
     whole = stored_values(weight, block_shape, gates)
     return _least_stored_values(weight, block_shape, gates) < whole
 

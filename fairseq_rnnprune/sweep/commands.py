@@ -146,8 +146,9 @@ def _do(args: argparse.Namespace, grid: Grid, runs: list[Run]) -> None:
         if repair(results, args.results):
             print(f"{args.results}: dropped the last line, which was torn; its run is done again")
         # Again: another sweep may have ended since.
-        done, missing = split_done(runs, load(args.results), args.results)
-        _warn_of_missing_figures(args, grid, done)
+        rows = load(args.results)
+        done, missing = split_done(runs, rows, args.results)
+        _warn_of_missing_figures(args.results, rows, grid, done)
 
         def begin(run: Run) -> Generator[Process, None, Row]:
             return perform(run, grid, environment, work, facts(environment, args.jobs))
@@ -176,16 +177,16 @@ def _do(args: argparse.Namespace, grid: Grid, runs: list[Run]) -> None:
         )
 
 
-def _warn_of_missing_figures(args: argparse.Namespace, grid: Grid, done: list[Run]) -> None:
+def _warn_of_missing_figures(results: Path, rows: list[Row], grid: Grid, done: list[Run]) -> None:
     """Says which of the grid's figures finished runs do not have: they are not evaluated again."""
     from .figures import lacks
-    from .results import load
 
-    rows = [row for row in load(args.results) if any(row.get("axes") == run.axes for run in done)]
+    finished = [row for row in rows if any(row.get("axes") == run.axes for run in done)]
+    evaluations = [name for name, _ in grid.evaluate]
     for name in grid.figures:
-        if count := sum(lacks(row["figures"], name) for row in rows):
+        if count := sum(lacks(row["figures"], name, evaluations) for row in finished):
             print(
-                f"{args.results}: {count} finished runs have no {name}, which the grid has by now; "
+                f"{results}: {count} finished runs have no {name}, which the grid has by now; "
                 "take their lines out to have them evaluated again",
                 file=sys.stderr,
             )

@@ -60,12 +60,16 @@ def found_figures(
     return figures
 
 
-def lacks(figures: Figures, name: str) -> bool:
-    """Whether a row has none of the figures that a pattern of this name gives."""
-    return not any(figure == name or figure.endswith(f"_{name}") for figure in figures)
+def lacks(figures: Figures, name: str, evaluations: Sequence[str]) -> bool:
+    """Whether a row has none of the figures that a pattern gives of evaluations of these names."""
+    return figures.keys().isdisjoint({f"{e}_{name}" if e else name for e in evaluations})
 
 
-def silent_evaluations(figures: Figures, outputs: Sequence[tuple[str, str]]) -> list[str]:
-    """Names of the evaluations that have given no figure; one that only prepares others may not."""
-    names = dict.fromkeys(name for name, _ in outputs if name)
-    return [name for name in names if not any(f.startswith(f"{name}_") for f in figures)]
+def silent_evaluations(
+    patterns: Mapping[str, re.Pattern[str]], outputs: Sequence[tuple[str, str]]
+) -> list[str]:
+    """Names of the evaluations that gave no figure, as one that prepares others need not."""
+    silent = (not any(p.search(text) for p in patterns.values()) for _, text in outputs)
+    return [
+        name for (name, _), is_silent in zip(outputs, silent, strict=True) if name and is_silent
+    ]

@@ -57,32 +57,28 @@ def _load(path: Path) -> Mapping[str, Any]:
         raise ValueError(
             "sweep: expected PyYAML, got none installed; pip install PyYAML, or the extra fairseq"
         ) from None
+
+    class Loader(yaml.SafeLoader):
+        """Refuses a key that a mapping has twice: YAML would take the last in silence."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise ValueError(
+                        f"{path}: expected every key once in the mapping that begins in line "
+                        f"{node.start_mark.line + 1}, got {key} twice"
+                    )
+            return super().construct_mapping(node, deep)
+
     try:
-        text = path.read_text(encoding="utf-8")
-        _check_keys(path, yaml.compose(text, yaml.SafeLoader))
-        content = yaml.safe_load(text)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = " ".join(str(error).split())
         raise ValueError(f"{path}: expected YAML, got a fault: {problem}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping with axes and train, got {content!r:.40}")
     return content
-
-
-def _check_keys(path: Path, node: Any) -> None:
-    """ValueError for a key that a mapping has twice: YAML would take the last in silence."""
-    for child in node.value if node is not None and not isinstance(node.value, str) else ():
-        _check_keys(path, child[1] if isinstance(child, tuple) else child)
-    if node is None or node.id != "mapping":
-        return
-    keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
-    twice = next((key for key in keys if keys.count(key) > 1), None)
-    if twice is not None:
-        line = node.start_mark.line + 1
-        raise ValueError(
-            f"{path}: expected every key once in the mapping that begins in line {line}, got "
-            f"{twice} twice"
-        )
 
 
 def _mapping(path: Path, content: Mapping[str, Any], key: str) -> dict[Any, Any]:

@@ -40,10 +40,9 @@ def perform(
         label = f"evaluate {name or i}"
         yield from _do(label, command.arguments, output, environment, lock)
         outputs.append((name, output.read_text(encoding="utf-8", errors="replace")))
-    found = found_figures(grid.figures, outputs)
-    figures = run_figures(run.folder / LAST, log) | found
+    figures = run_figures(run.folder / LAST, log) | found_figures(grid.figures, outputs)
     named = {"name": run.name, "axes": run.axes, "figures": figures, "commands": run.shown}
-    if silent := grid.figures and silent_evaluations(found, outputs):
+    if silent := grid.figures and silent_evaluations(grid.figures, outputs):
         named["no_figures_from"] = silent
     return {**named, **measured}
 
