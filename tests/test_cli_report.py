@@ -36,6 +36,14 @@ def test_the_default_output_stays_compact(capsys, dense, sparse):
     assert "Units" not in out and "Overlap" not in out
 
 
+def test_masks_that_cannot_be_compared_are_named(capsys, dense, language):
+    _, out, _ = run(capsys, "report", dense, language, "--survivors")
+    (line,) = re.findall(r"not in both of .*, or of other shapes: (.*)", out)
+    assert "Overlap of masks" in out and "embed_tokens.weight" in line
+    _, out, _ = run(capsys, "report", dense, dense, "--survivors")
+    assert "not in both of" not in out
+
+
 def test_survivors_are_printed(capsys, dense, sparse):
     status, out, err = run(capsys, "report", dense, sparse, "--survivors")
     assert (status, err) == (0, "")

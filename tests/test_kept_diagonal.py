@@ -59,6 +59,15 @@ def test_a_kept_diagonal_counts_for_ramps_too(schedule, options):
     assert int((weight != 0).sum()) == 9
 
 
+def test_a_cap_is_not_reached_by_counting_less_than_there_is(caplog):
+    weight = torch.arange(1.0, 65.0).view(8, 8)
+    pruner = pruner_of(weight, ramp(slope=7.0, end=8), keep_diagonal=True, max_sparsity=0.8)
+    run(pruner, 9)
+    # Below 56 are 55, of which 7 on the diagonal: 48 of 64, though 86 % of what is in blocks.
+    assert pruner.thresholds == {"recurrent": 56.0} and pruner.sparsity() == 48 / 64
+    assert "stops at" not in caplog.text
+
+
 def test_everything_but_the_diagonal_can_go():
     weight = torch.ones(4, 4)
     pruner = pruner_of(weight, OneShotSchedule(0, 0.9), keep_diagonal=True)
