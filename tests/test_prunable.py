@@ -57,6 +57,15 @@ def test_tags_survive_on_the_parameter():
     assert read_tag(torch.zeros(1)) is None
 
 
+def test_a_module_knows_better_than_its_name():
+    model = nn.ModuleDict({"wte": nn.Embedding(11, 6), "embed_out": nn.Linear(6, 11)})
+    assert {p.name: p.type for p in tag_prunable(model)} == {
+        "wte.weight": "embedding",
+        "embed_out.weight": "linear",
+    }
+    assert [p.type for p in tag_prunable(nn.Embedding(11, 6))] == ["embedding"]
+
+
 def test_an_unknown_type_is_refused():
     with pytest.raises(ValueError, match="a type among .* got 'conv'"):
         Prunable("x", "conv")

@@ -72,8 +72,9 @@ def test_zeros_of_types_that_are_left_out_are_told(data, tmp_path, caplog):
     run_train(data, tmp_path / "all", *PRUNED)
     more = (*ANEW, *restore(tmp_path / "all"), "--prune-types", "recurrent")
     run_train(data, tmp_path, *PRUNED, *more)
-    assert "% of decoder.gru.weight_ih_l0 are zeros, which will be trained" in caplog.text
-    assert "decoder.gru.weight_hh_l0 are zeros" not in caplog.text
+    assert "% of decoder.gru.weight_ih_l0" in caplog.text
+    assert "are zeros, which will be trained, as --prune-types leaves them out" in caplog.text
+    assert "% of decoder.gru.weight_hh_l0" not in caplog.text
 
 
 def test_a_training_that_ends_before_its_masks_are_final_is_told(data, tmp_path, caplog):
@@ -150,12 +151,23 @@ def test_a_target_is_met_within_a_block_and_a_point(allocation, reached, asked, 
     assert [misses_target(pruner, t) for t in types] == [missed, missed]
 
 
-def test_masks_are_not_lost_to_a_dense_optimizer_in_half_precision(data, tmp_path):
-    run_train(data, tmp_path, *PRUNED, *FP16)
+@pytest.mark.parametrize("precision", [(), FP16], ids=["fp32", "fp16"])
+def test_masks_are_not_lost_to_a_dense_optimizer(precision, data, tmp_path, caplog):
+    run_train(data, tmp_path, *PRUNED, *precision)
+    more = (*DENSE, *precision, "--max-update", "12")
     with pytest.raises(ValueError, match="expected --optimizer pruned, as the checkpoint has mas"):
-        run_train(data, tmp_path, *DENSE, *FP16, "--max-update", "12")
-    state = run_train(data, tmp_path, *DENSE, *FP16, "--max-update", "12", "--reset-optimizer")
+        run_train(data, tmp_path, *more)
+    state = run_train(data, tmp_path, *more, "--reset-optimizer")
     assert max(sparsities(state)) < 0.1
+    assert "% of decoder.gru.weight_hh_l0" in caplog.text
+    assert "--optimizer adam has no masks; give --optimizer pruned" in caplog.text
+
+
+def test_a_dense_training_that_goes_on_is_not_told_of_zeros(data, tmp_path, caplog):
+    run_train(data, tmp_path, *DENSE)
+    state = run_train(data, tmp_path, *DENSE, "--max-update", "12")
+    assert state["optimizer_history"][-1]["num_updates"] == 12
+    assert "are zeros" not in caplog.text
 
 
 def test_a_dense_checkpoint_in_half_precision_is_refused(data, tmp_path):

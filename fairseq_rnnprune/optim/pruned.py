@@ -122,7 +122,7 @@ class PrunedOptimizer(FairseqOptimizer):
                 "--prune-schedule %s does not read %s", cfg.prune_schedule, ", ".join(unread)
             )
         warn_at_start(self._pruner, training_updates(cfg, epoch_lengths))
-        warn_of_other_zeros(self._others)
+        warn_of_other_zeros(self._others, "--prune-types leaves them out")
         if self._pruner.sparsity() > 0:
             logger.info("masks start from zeros: sparsity %.4f", self._pruner.sparsity())
 

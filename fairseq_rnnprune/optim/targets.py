@@ -65,12 +65,10 @@ def warn_at_the_end(pruner: Pruner) -> None:
             )
 
 
-def warn_of_other_zeros(others: Sequence[tuple[Prunable, Tensor]]) -> None:
-    """Warns of those weights of types that are not pruned which were pruned before."""
-    for tag, weight in others:
-        zeros = 1 - int(weight.count_nonzero()) / weight.numel()
-        if zeros > MANY_ZEROS:
-            logger.warning(
-                "%.1f %% of %s are zeros, which will be trained, as %s is not among --prune-types",
-                *(100 * zeros, tag.name, tag.type),
-            )
+def warn_of_other_zeros(others: Sequence[tuple[Prunable, Tensor]], reason: str) -> None:
+    """Warns of weights that were pruned before and, for this `reason`, are not any more."""
+    shares = [(1 - int(w.count_nonzero()) / w.numel(), tag.name) for tag, w in others]
+    many = [f"{100 * zeros:.1f} % of {name}" for zeros, name in shares if zeros > MANY_ZEROS]
+    if many:
+        text = "%s are zeros, which will be trained, as %s"
+        logger.warning(text, ", ".join(many), reason)

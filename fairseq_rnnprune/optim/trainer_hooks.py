@@ -11,17 +11,23 @@ from fairseq.optim.fp16_optimizer import FP16Optimizer
 from fairseq.trainer import Trainer
 
 from fairseq_rnnprune.compat.wrap import wrap_once
-from fairseq_rnnprune.pruning import remove_tags
+from fairseq_rnnprune.pruning import read_tag, remove_tags
 
 from . import best_checkpoint
 from .pruned import STATE, PrunedOptimizer, pruned_optimizer
-from .targets import warn_at_the_end
+from .targets import warn_at_the_end, warn_of_other_zeros
+
+_DENSE_OPTIMIZER = (
+    "fairseq-train: expected --optimizer pruned, as the checkpoint has masks, got a dense one, "
+    "which would lose them; give it, or --reset-optimizer to go on dense"
+)
 
 
 def install() -> None:
     """Wraps methods of fairseq; a second call changes nothing."""
     wrap_once(Trainer, "get_train_iterator", _tell_epoch_lengths)
     wrap_once(Trainer, "_build_optimizer", _refuse_what_loses_masks)
+    wrap_once(Trainer, "load_checkpoint", _tell_of_lost_masks)
     wrap_once(FP16Optimizer, "load_state_dict", _refuse_masks_of_others)
 
 
@@ -67,15 +73,27 @@ def _refuse_what_loses_masks(original: Callable, self: Trainer) -> None:
     original(self)
 
 
+def _tell_of_lost_masks(original: Callable, self: Trainer, *args: Any, **kwargs: Any) -> Any:
+    """A dense optimizer takes zeros for weights like any other, and fairseq advises to reset it."""
+    name = getattr(self.cfg.optimizer, "_name", None)
+    try:
+        extra_state = original(self, *args, **kwargs)
+    except AssertionError as error:
+        if name != "pruned" and PrunedOptimizer.__name__ in str(error):
+            raise ValueError(_DENSE_OPTIMIZER) from error
+        raise
+    if name != "pruned" and extra_state is not None:
+        tagged = [(tag, p) for p in self.model.parameters() if (tag := read_tag(p)) is not None]
+        warn_of_other_zeros(tagged, f"--optimizer {name} has no masks; give --optimizer pruned")
+    return extra_state
+
+
 def _refuse_masks_of_others(
     original: Callable, self: FP16Optimizer, state_dict: dict[str, Any], *args: Any
 ) -> None:
     """fairseq compares the classes of optimizers, which fp16 hides behind one of its own."""
     if STATE in state_dict and not isinstance(self.fp32_optimizer, PrunedOptimizer):
-        raise ValueError(
-            "fairseq-train: expected --optimizer pruned, as the checkpoint has masks, got a "
-            "dense one, which would lose them; give it, or --reset-optimizer to go on dense"
-        )
+        raise ValueError(_DENSE_OPTIMIZER)
     original(self, state_dict, *args)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 
 from torch import Tensor, nn
@@ -30,20 +30,24 @@ class Prunable:
             raise ValueError(f"Prunable: expected a type among {TYPES}, got {self.type!r}")
 
 
-def find_prunable(tensors: Mapping[str, Tensor]) -> list[Prunable]:
+def find_prunable(
+    tensors: Mapping[str, Tensor], embeddings: Collection[str] | None = None
+) -> list[Prunable]:
     """Lists the prunable matrices among named tensors: a model's parameters or a state dict.
 
     torch's names decide: `weight_hh*` is recurrent, `weight_ih*` is input, any other matrix called
-    `weight` is an embedding if its module's name says so and linear otherwise. A matrix that
-    has two names (an output layer tied to an embedding) appears once, as linear, because its
-    cost at inference is the output layer's. Vectors and convolutions are never prunable
-    (arXiv 1704.05119, section 3).
+    `weight` is linear, unless it is among `embeddings` or, where those are not known, its module's
+    name has "embed" in it. A matrix that has two names (an output layer tied to an embedding)
+    appears once, as linear, because its cost at inference is the output layer's. Vectors and
+    convolutions are never prunable (arXiv 1704.05119, section 3).
     """
+    if embeddings is None:
+        embeddings = [n for n in tensors if "embed" in n.rpartition(".")[0].rpartition(".")[2]]
     found: dict[object, Prunable] = {}
     for name, tensor in tensors.items():
         if tensor.dim() != 2 or tensor.numel() == 0 or not tensor.is_floating_point():
             continue
-        prunable = _classify(name, tensor, tensors)
+        prunable = _classify(name, tensor, tensors, embeddings)
         if prunable is None:
             continue
         identity = tensor_identity(tensor)
@@ -60,7 +64,9 @@ def tensor_identity(tensor: Tensor) -> tuple[object, ...]:
     return tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride())
 
 
-def _classify(name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> Prunable | None:
+def _classify(
+    name: str, tensor: Tensor, tensors: Mapping[str, Tensor], embeddings: Collection[str]
+) -> Prunable | None:
     cell = _RECURRENT_CELL.match(name)
     if cell:
         recurrent = tensors.get(f"{cell['module']}weight_hh{cell['layer']}")
@@ -71,10 +77,9 @@ def _classify(name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> Pruna
         hidden = recurrent.shape[1] if projection is None else projection.shape[1]
         gates = tensor.shape[0] // hidden
         return Prunable(name, "recurrent" if cell["kind"] == "hh" else "input", gates)
-    module, _, leaf = name.rpartition(".")
-    if leaf != "weight":
+    if name.rpartition(".")[2] != "weight":
         return None
-    return Prunable(name, "embedding" if "embed" in module.rpartition(".")[2] else "linear")
+    return Prunable(name, "embedding" if name in embeddings else "linear")
 
 
 def last_name(name: str, tensors: Mapping[str, Tensor]) -> str:
@@ -90,7 +95,11 @@ def tag_prunable(model: nn.Module) -> list[Prunable]:
     half-precision parameter to its fp32 shadow.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    prunables = find_prunable(parameters)
+    modules = model.named_modules(remove_duplicate=False)
+    embeddings = {
+        f"{name}.weight".lstrip(".") for name, m in modules if isinstance(m, nn.Embedding)
+    }
+    prunables = find_prunable(parameters, embeddings)
     for prunable in prunables:
         parameter = parameters[prunable.name]
         parameter.optim_overrides = {
