@@ -4,7 +4,7 @@ import pytest
 import torch
 from pruner_samples import RECURRENT, pruner_of, ramp, run
 
-from fairseq_rnnprune.pruning import OneShotSchedule, QuantileRamp
+from fairseq_rnnprune.pruning import OneShotSchedule, Prunable, Pruner, QuantileRamp
 from fairseq_rnnprune.pruning.masked_weight import MaskedWeight
 
 
@@ -54,9 +54,30 @@ def test_a_kept_diagonal_counts_for_ramps_too(schedule, options):
     run(pruner, 9)
     assert pruner.sparsity() == 0.75
     # More than all but the diagonal and the best of the others cannot go.
-    most = pruner_of(weight, QuantileRamp(0, 2, 8, 1, 0.9), keep_diagonal=True)
+    most = pruner_of(weight, QuantileRamp(0, 2, 8, 1, 0.875), keep_diagonal=True)
     run(most, 9)
     assert int((weight != 0).sum()) == 9
+
+
+@pytest.mark.parametrize(
+    "schedule", [OneShotSchedule(0, 0.9), QuantileRamp(0, 2, 8, 1, 0.9), OneShotSchedule(0, (0.9,))]
+)
+def test_a_target_that_leaves_no_diagonal_is_refused(schedule):
+    with pytest.raises(ValueError, match="of at most 0.8750 where the diagonal of .* got 0.9; ask"):
+        pruner_of(torch.ones(8, 8), schedule, keep_diagonal=True)
+    pruner_of(torch.ones(8, 8), OneShotSchedule(0, 0.875), keep_diagonal=True)
+
+
+def test_other_weights_can_give_what_a_diagonal_keeps():
+    """Where all share one target, it may be beyond what one matrix has in blocks."""
+    both = [(RECURRENT, torch.rand(8, 8)), (Prunable("input", "input"), torch.rand(8, 24))]
+    schedules = dict.fromkeys(("recurrent", "input"), OneShotSchedule(0, 0.9))
+    shapes = dict.fromkeys(schedules, (1, 1))
+    pruner = Pruner(both, schedules, shapes, keep_diagonal=True, allocation="global")
+    run(pruner, 1)
+    assert int(both[0][1].count_nonzero() + both[1][1].count_nonzero()) == 26
+    with pytest.raises(ValueError, match="of at most 0.8750"):
+        Pruner(both, schedules, shapes, keep_diagonal=True)
 
 
 def test_a_cap_is_not_reached_by_counting_less_than_there_is(caplog):
@@ -70,7 +91,7 @@ def test_a_cap_is_not_reached_by_counting_less_than_there_is(caplog):
 
 def test_everything_but_the_diagonal_can_go():
     weight = torch.ones(4, 4)
-    pruner = pruner_of(weight, OneShotSchedule(0, 0.9), keep_diagonal=True)
+    pruner = pruner_of(weight, OneShotSchedule(0, 0.75), keep_diagonal=True)
     run(pruner, 1)
     assert torch.equal(weight, torch.eye(4)) and pruner.sparsity() == 0.75
     with pytest.raises(ValueError, match="expected square gates in w, .* got 4 x 3 in 1 gates"):

@@ -6,13 +6,8 @@ from omegaconf import OmegaConf
 
 import fairseq_rnnprune.plugin  # noqa: F401
 from fairseq_rnnprune.optim.options import PruningOptions
-from fairseq_rnnprune.optim.reading import (
-    block_shapes,
-    build_schedules,
-    pruned_types,
-    unread_options,
-    worth,
-)
+from fairseq_rnnprune.optim.reading import block_shapes, pruned_types, unread_options, worth
+from fairseq_rnnprune.optim.schedules import build_schedules
 from fairseq_rnnprune.pruning import CubicSchedule, OneShotSchedule, QuantileRamp, RampSchedule
 
 EPOCHS = [1000]
@@ -164,6 +159,15 @@ def test_values_by_type():
 def test_bad_options_are_refused(given, epoch_lengths, message):
     with pytest.raises(ValueError, match=message):
         recurrent(epoch_lengths, **given)
+
+
+def test_what_no_schedule_can_do_is_told_in_options():
+    given = {"prune_start": "2e", "prune_end": "2500", "prune_freq": 1000, "prune_sparsity": "0.8"}
+    with pytest.raises(ValueError, match="^--prune-schedule cubic: .* none with freq=1000;.*") as e:
+        recurrent(**given)
+    assert str(e.value).endswith(
+        "(from --prune-end 2500, --prune-start 2e = 2000, --prune-freq 1000, --prune-sparsity 0.8)"
+    )
 
 
 @pytest.mark.parametrize("arch", ["--arch rnnprune_gru_lm", "--arch=rnnprune_gru_lm"])

@@ -229,3 +229,15 @@ def test_the_last_change_reaches_the_least_sparsity(caplog):
     assert "is raised to 51, where their sparsity reaches min_sparsity = 0.5" in caplog.text
     with pytest.raises(ValueError, match=r"min_sparsity in \[0, max_sparsity = 0.6\], got 0.7"):
         pruner_of(weight, ramp(), min_sparsity=0.7, max_sparsity=0.6)
+
+
+def test_the_row_of_padding_does_not_begin_as_pruned():
+    """Where an output layer is tied to an embedding, that row is trained like any other."""
+    weight = torch.ones(4, 3)
+    weight[1] = 0.0
+    assert pruner_of(weight, OneShotSchedule(0, 0.5), (2, 1)).sparsity() == 0
+    weight[2, 0] = 0.0
+    assert pruner_of(weight, OneShotSchedule(0, 0.5)).sparsity() == pytest.approx(4 / 12)
+    weight[2] = 0.0
+    assert pruner_of(weight, OneShotSchedule(0, 0.5)).sparsity() == 6 / 12
+    assert pruner_of(torch.zeros(1, 4), OneShotSchedule(0, 0.5)).sparsity() == 1

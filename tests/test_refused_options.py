@@ -21,6 +21,11 @@ BAD = [
     (["--prune-penalty-strength", "0"], "--prune-penalty-strength: expected more than 0, got 0"),
     (["--prune-sparsity", "0.9/0.8"], "expected 3 sparsities, one per gate of"),
     (["--prune-sparsity", "0.9/0.9/0.8"], "expected 1 sparsities, one per gate of .*projection"),
+    # A quarter of 4 x 4 is the diagonal.
+    (
+        ["--decoder-hidden-size", "4", "--prune-keep-diagonal", "--prune-sparsity", "0.9"],
+        "expected a sparsity of at most 0.7500 where the diagonal of decoder.gru.weight_hh_l0",
+    ),
     (["--prune-types", "input", "--prune-keep-diagonal"], "expected recurrent weights, whose diag"),
     (["--prune-schedule", "ramp", "--prune-q", "0"], "expected q > 0, got 0"),
     (["--prune-schedule", "ramp", "--prune-q", "-1"], "expected q > 0, got -1"),

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,19 @@ def test_inference_says_how_each_layer_runs_and_why():
     ]
     [shown] = render.report_json([report])["checkpoints"]
     assert shown["inference"] == report.inference
+
+
+@pytest.mark.parametrize(
+    "config, told",
+    [
+        ({"model": {"_name": "rnnprune_gru_lm"}}, "layers run on"),
+        ({"model": {"_name": "lstm_lm"}}, "layers would run in a rnnprune_ model on"),
+        ({"arch": "lstm_lm"}, "layers would run in a rnnprune_ model on"),
+    ],
+)
+def test_of_other_models_it_says_what_would_be(config, told):
+    report = table.report_checkpoint(replace(checkpoint(model()), config=config), label="c.pt")
+    assert f"c.pt: how its {told} this machine (packed=auto):" in render.report_notes([report])
 
 
 def test_what_runs_packed_of_tied_weights_is_the_output_layer():

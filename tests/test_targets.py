@@ -100,21 +100,13 @@ def test_a_training_that_meets_its_target_is_not_warned_of(data, tmp_path, caplo
     assert "pruning recurrent (decoder.gru.weight_hh_l0) by " in caplog.text
 
 
-def test_a_target_that_final_masks_do_not_have_is_told(data, tmp_path, caplog):
-    # A quarter of 4 x 4 is the diagonal.
-    more = ("--decoder-hidden-size", "4", "--prune-keep-diagonal", "--prune-sparsity", "0.9")
-    run_train(data, tmp_path, *PRUNED, *more)
-    assert "recurrent weights that are 75.0 % sparse, not as asked" in caplog.text
-    assert "their masks are final: resume with --prune-end" in caplog.text
-
-
 def test_a_target_that_is_passed_already_is_told(data, tmp_path, caplog):
     run_train(data, tmp_path / "sparse", *PRUNED)
     run_train(data, tmp_path / "sparse", *PRUNED, "--max-update", "12")
     assert "more zeros" not in caplog.text
     less = (*ANEW, *restore(tmp_path / "sparse"), "--prune-sparsity", "0.5")
     run_train(data, tmp_path, *PRUNED, *less)
-    assert "recurrent weights begin with more zeros than CubicSchedule" in caplog.text
+    assert "recurrent weights begin with more zeros (79.9 %) than CubicSchedule" in caplog.text
     assert "masks only shrink; begin with a denser checkpoint" in caplog.text
 
 
@@ -124,6 +116,15 @@ def test_a_target_that_is_asked_for_too_late_is_told(data, tmp_path, caplog):
     more = ("--prune-sparsity", "0.9", "--max-update", "12")
     run_train(data, tmp_path, *PRUNED, *more)
     assert "recurrent weights are 79.9 % sparse, not as asked, and stay so" in caplog.text
+    assert "with recurrent weights that are 79.9 % sparse, not as asked by Cubic" in caplog.text
+    assert "their masks are final: resume with --prune-end" in caplog.text
+
+
+def test_what_shares_a_target_is_told_together(data, tmp_path, caplog):
+    run_train(data, tmp_path, *PRUNED, "--prune-allocation", "global", "--prune-end", "30")
+    told = [line for line in caplog.text.splitlines() if "not as asked" in line]
+    assert len(told) == 1
+    assert "with input+recurrent+linear weights that are" in told[0]
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,8 @@ from fairseq_rnnprune.pruning import Pruner, read_tag, shrink
 
 from .inner import build_inner, inner_options
 from .options import PruningOptions
-from .reading import (
-    block_shapes,
-    build_schedules,
-    pruned_types,
-    training_updates,
-    unread_options,
-    without_epochs,
-    worth,
-)
+from .reading import block_shapes, pruned_types, unread_options, worth
+from .schedules import build_schedules, training_updates, without_epochs
 from .targets import warn_at_start, warn_of_other_zeros, warn_on_resuming
 
 logger = logging.getLogger(__name__)

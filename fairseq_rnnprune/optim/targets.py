@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
@@ -27,42 +27,50 @@ def warn_at_start(pruner: Pruner, total: int | None) -> None:
             "not reach their sparsity",
             *(end, total),
         )
-    for type in filter(lambda type: passes_target(pruner, type), pruner.types):
-        logger.warning(
-            "%s weights begin with more zeros than %s asks for (%.1f %% of all types, %.1f %% of "
-            "this one), and keep them, for masks only shrink; begin with a denser checkpoint",
-            *(type, pruner.schedules[type], 100 * pruner.sparsity(), 100 * pruner.sparsity(type)),
-        )
+    for type, name, per_cent in _targets(pruner):
+        if passes_target(pruner, type):
+            logger.warning(
+                "%s weights begin with more zeros (%.1f %%) than %s asks for, and keep them, for "
+                "masks only shrink; begin with a denser checkpoint",
+                *(name, per_cent, pruner.schedules[type]),
+            )
 
 
 def warn_on_resuming(pruner: Pruner) -> None:
     """Warns of types whose target lies ahead, but whose masks change no more."""
-    for type in pruner.types:
+    for type, name, per_cent in _targets(pruner):
         if pruner.is_final(type) and misses_target(pruner, type):
             logger.warning(
                 "%s weights are %.1f %% sparse, not as asked, and stay so: by %s their masks do "
                 "not change after update %d; set --prune-start and --prune-end beyond it",
-                *(type, 100 * pruner.sparsity(type), pruner.schedules[type], pruner.updates),
+                *(name, per_cent, pruner.schedules[type], pruner.updates),
             )
 
 
 def warn_at_the_end(pruner: Pruner) -> None:
     """Warns of types whose masks a training leaves before they are final, or off their target."""
-    for type in pruner.types:
+    for type, name, per_cent in _targets(pruner):
         is_final = pruner.is_final(type)
         if not is_final or misses_target(pruner, type):
             advice = (
-                "their masks are final: resume with --prune-end beyond this update or, where "
-                "blocks and kept diagonals leave no more to prune, ask for less"
+                "their masks are final: resume with --prune-end beyond this update"
                 if is_final
                 else "give --max-update, or --prune-start and --prune-end in updates"
             )
             logger.warning(
                 "the training ends after %d updates with %s weights that are %.1f %% sparse, not "
                 "as asked by %s; %s",
-                *(pruner.updates, type, 100 * pruner.sparsity(type), pruner.schedules[type]),
+                *(pruner.updates, name, per_cent, pruner.schedules[type]),
                 advice,
             )
+
+
+def _targets(pruner: Pruner) -> Iterator[tuple[str, str, float]]:
+    """A type of every target, the names of all types that share it, their sparsity in per cent."""
+    if pruner.allocation != "uniform":
+        yield pruner.types[0], "+".join(pruner.types), 100 * pruner.sparsity()
+    else:
+        yield from ((type, type, 100 * pruner.sparsity(type)) for type in pruner.types)
 
 
 def warn_of_other_zeros(others: Sequence[tuple[Prunable, Tensor]], reason: str) -> None:

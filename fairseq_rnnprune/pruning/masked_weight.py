@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -47,7 +48,8 @@ class MaskedWeight:
         if keep_diagonal:
             self.diagonal = _diagonal(shape, self.gates, self.name).to(weight.device)
             self.sizes = self.sizes - _count_in_blocks(self.diagonal, block_shape, self.gates)
-        self.set_mask(mask_from_zeros(self._in_blocks(), block_shape, self.gates))
+        kept = mask_from_zeros(self._in_blocks(), block_shape, self.gates)
+        self.set_mask(torch.ones_like(kept) if _has_padding_alone(weight) else kept)
 
     def set_mask(self, block_mask: Tensor) -> None:
         self.block_mask = block_mask
@@ -115,6 +117,20 @@ class MaskedWeight:
         """The weight as its blocks see it: without the diagonal, if that is kept."""
         weight = self.weight.detach()
         return weight if self.diagonal is None else weight.masked_fill(self.diagonal, 0.0)
+
+
+def sparsity_of(weights: Sequence[MaskedWeight]) -> float:
+    """Fraction of pruned elements in all these weights, in [0, 1]."""
+    return 1 - sum(w.kept for w in weights) / sum(w.weight.numel() for w in weights)
+
+
+def _has_padding_alone(weight: Tensor) -> bool:
+    """Whether one row has all the zeros there are: the padding's, in an embedding that is new.
+
+    Where an output layer is tied to it, the row is trained, so it is not to begin as pruned.
+    """
+    rows = weight.detach().count_nonzero(dim=1)
+    return len(rows) > 1 and rows.sort().values[:2].tolist() == [0, weight.shape[1]]
 
 
 def _diagonal(shape: tuple[int, int], gates: int, name: str) -> Tensor:

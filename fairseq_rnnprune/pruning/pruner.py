@@ -13,12 +13,12 @@ from .bounds import Bounds
 from .dead import DeadWatch
 from .fisher import check_power, fisher_factors
 from .mask import BlockShape, quantile
-from .masked_weight import MaskedWeight
+from .masked_weight import MaskedWeight, sparsity_of
 from .prunable import Prunable
 from .ramp import RAMPS, QuantileRamp
 from .saved import check_saved, warn_of_other_choice
 from .schedule import Schedule
-from .target import misses_target, target_of
+from .target import check_reachable, misses_target, target_of
 
 
 class Pruner:
@@ -69,6 +69,7 @@ class Pruner:
         check_allocation(allocation, [self.schedules[t] for t in self.types])
         for w in self.weights:
             w.check_target(target_of(self.schedules[w.type]) or 0.0)
+        check_reachable(self)
         self.thresholds = dict.fromkeys(self.types, 0.0)
         self.updates = 0
         self._capped: set[str] = set()
@@ -100,8 +101,7 @@ class Pruner:
 
     def sparsity(self, type: str | None = None) -> float:
         """Fraction of pruned elements, in one type or in all weights, in [0, 1]."""
-        weights = self.weights if type is None else self.of_type(type)
-        return 1 - sum(w.kept for w in weights) / sum(w.weight.numel() for w in weights)
+        return sparsity_of(self.weights if type is None else self.of_type(type))
 
     def is_final(self, type: str | None = None) -> bool:
         """Tells whether the masks of a type, or of all, will not change any more."""

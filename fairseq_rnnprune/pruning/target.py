@@ -5,6 +5,9 @@ from __future__ import annotations
 from statistics import mean
 from typing import TYPE_CHECKING
 
+from .mask import whole_part
+from .masked_weight import MaskedWeight, sparsity_of
+from .ramp import RAMPS
 from .schedule import Schedule
 
 if TYPE_CHECKING:
@@ -17,6 +20,29 @@ TOLERANCE = 0.01
 def target_of(schedule: Schedule) -> float | tuple[float, ...] | None:
     """The final sparsity, maybe by gate; None for a ramp, whose q leads to it."""
     return getattr(schedule, "final", None)
+
+
+def check_reachable(pruner: Pruner) -> None:
+    """ValueError for a target beyond what the blocks hold, of which a kept diagonal is no part."""
+    for w in pruner.weights:
+        final = target_of(pruner.schedules[w.type])
+        if final is None or w.diagonal is None:
+            continue
+        is_ramp = isinstance(pruner.schedules[w.type], RAMPS)
+        weights = _sharing(pruner, w.type) if is_ramp or pruner.allocation != "uniform" else [w]
+        total = sum(other.weight.numel() for other in weights)
+        held = sum(int(other.sizes.sum()) for other in weights)
+        highest = max(final) if isinstance(final, tuple) else final
+        if whole_part(highest, total) > held:
+            raise ValueError(
+                f"Pruner: expected a sparsity of at most {held / total:.4f} where the diagonal of "
+                f"{w.name} is kept, got {highest}; ask for less, or leave keep_diagonal out"
+            )
+
+
+def _sharing(pruner: Pruner, type: str) -> list[MaskedWeight]:
+    """The weights that meet the target of a type together."""
+    return pruner.weights if pruner.allocation != "uniform" else pruner.of_type(type)
 
 
 def misses_target(pruner: Pruner, type: str) -> bool:
@@ -35,8 +61,7 @@ def _beyond_target(pruner: Pruner, type: str) -> float:
     if final is None:
         return 0.0
     target = mean(final) if isinstance(final, tuple) else final
-    shared = pruner.allocation != "uniform"
-    weights = pruner.weights if shared else pruner.of_type(type)
+    weights = _sharing(pruner, type)
     block = max(int(w.sizes.max()) / w.weight.numel() for w in weights)
-    beyond = pruner.sparsity(None if shared else type) - target
+    beyond = sparsity_of(weights) - target
     return beyond if abs(beyond) > block + TOLERANCE else 0.0

@@ -65,7 +65,8 @@ class Row:
 class CheckpointReport:
     """Rows of one checkpoint: each tensor followed by its gates; then the totals.
 
-    `inference` says by layer how it would run on this machine, and why.
+    `inference` says by layer how it runs on this machine, and why, if it is one of this package:
+    as far as is known, `model_name` is what fairseq calls the model.
     """
 
     path: Path
@@ -76,6 +77,7 @@ class CheckpointReport:
     tensors: list[Row]
     totals: list[Row]
     inference: dict[str, str]
+    model_name: str | None = None
 
 
 def report_checkpoint(
@@ -117,6 +119,7 @@ def report_checkpoint(
     return CheckpointReport(
         *(checkpoint.path, label, checkpoint.updates, checkpoint.epochs, used, tensors, totals),
         inference=explain_inference(checkpoint.model, prunables),
+        model_name=checkpoint.option("model", "_name") or checkpoint.option("model", "arch"),
     )
 
 
