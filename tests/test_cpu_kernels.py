@@ -61,10 +61,10 @@ def poisoned(monkeypatch):
     """New arrays hold NaN and lie between canaries; returns a check that those still live."""
     arrays = []
 
-    def empty(*shape, dtype, device):
-        assert device == "cpu"
+    def new_empty(like, *shape):
+        assert like.dtype is torch.float32 and like.is_cpu
         size = torch.Size(shape).numel()
-        array = torch.full((size + 64,), float("nan"), dtype=dtype)
+        array = torch.full((size + 64,), float("nan"), dtype=torch.float32)
         array[:32] = array[32 + size :] = CANARY
         arrays.append(array)
         return array[32 : 32 + size].view(shape)
@@ -74,7 +74,7 @@ def poisoned(monkeypatch):
         for array in arrays:
             assert (array[:32] == CANARY).all() and (array[-32:] == CANARY).all()
 
-    monkeypatch.setattr(torch, "empty", empty)
+    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
     return check
 
 

@@ -57,10 +57,11 @@ def matmul(W: BlockSparseMatrix, x: Tensor, bias: Tensor | None = None) -> Tenso
     """float32 x [B, K] times the transpose of W, plus bias [M]: float32 [B, M], contiguous."""
     prepared = prepare(W)
     x, bias = x.contiguous(), None if bias is None else bias.contiguous()
-    # Whatever torch's defaults are: the kernels write floats there.
-    y = torch.empty(len(x), W.shape[0], dtype=torch.float32, device="cpu")
+    batch = x.shape[0]
+    # As x is: floats on the CPU, whatever torch's defaults are.
+    y = x.new_empty(batch, W.shape[0])
     pointers = (x.data_ptr(), address(bias), y.data_ptr())
-    call("matmul", prepared.pointer, *pointers, len(x), prepared.threads)
+    call("matmul", prepared.pointer, *pointers, batch, prepared.threads)
     return y
 
 
@@ -94,14 +95,16 @@ def _recurrent(
     prepared = prepare(W)
     gates_x, h = gates_x.contiguous(), h.contiguous()
     bias = None if bias is None else bias.contiguous()
-    states = torch.empty(*gates_x.shape[:2], h.shape[1], dtype=torch.float32, device="cpu")
+    steps, batch, _ = gates_x.shape
+    states = h.new_empty(steps, batch, h.shape[1])
     call(
         "recurrent",
         prepared.pointer,
         CELLS[cell],
         ceiling,
         *(gates_x.data_ptr(), address(bias), h.data_ptr(), states.data_ptr()),
-        *gates_x.shape[:2],
+        steps,
+        batch,
         prepared.threads,
     )
     return states

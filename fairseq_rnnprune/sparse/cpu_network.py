@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from .arguments import check_bias, check_matrix
@@ -55,9 +54,9 @@ class Network:
         """x [T, B, I] and h_0 [n, B, H], float32, to out [T, B, directions * H] and h_n."""
         x, h_0 = x.contiguous(), h_0.contiguous()
         steps, batch, _ = x.shape
-        floats = {"dtype": torch.float32, "device": "cpu"}
-        out = torch.empty(steps, batch, self.directions * self.hidden, **floats)
-        h_n = torch.empty(len(self.structs), batch, self.hidden, **floats)
+        # As x is: floats on the CPU, whatever torch's defaults are.
+        out = x.new_empty(steps, batch, self.directions * self.hidden)
+        h_n = x.new_empty(len(self.structs), batch, self.hidden)
         call(
             "network",
             self.structs,

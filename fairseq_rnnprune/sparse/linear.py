@@ -51,8 +51,13 @@ class SparseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., K] to [..., M]; errors as in `matmul`."""
-        y = matmul(self.W, x.reshape(-1, x.shape[-1]), self.bias, self.backend)
-        return y.view(*x.shape[:-1], self.W.shape[0]).to(x.dtype)
+        # At a batch of one a view or a conversion that changes nothing takes as long as a product.
+        is_matrix = x.dim() == 2
+        rows = x if is_matrix else x.reshape(-1, x.shape[-1])
+        y = matmul(self.W, rows, self.bias, self.backend)
+        if not is_matrix:
+            y = y.view(*x.shape[:-1], y.shape[1])
+        return y if x.dtype is y.dtype else y.to(x.dtype)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What torch's state_dict keeps of this layer."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import ceil
 from typing import Any, TypeVar
 
@@ -130,9 +131,14 @@ class BlockSparseMatrix:
 
         Tensors made in inference mode do not count that; nobody outside of it can write to them.
         """
-        if self.values.is_inference():
-            return ()
-        return tuple(array._version for array in self.arrays if array is not None)
+        # A list is quicker than what it is read from one by one, and every call comes by here.
+        return tuple([array._version for array in self._counted])
+
+    @cached_property
+    def _counted(self) -> tuple[Tensor, ...]:
+        """The arrays of which torch counts the writes."""
+        counts = not self.values.is_inference()
+        return tuple(array for array in self.arrays if counts and array is not None)
 
     def derived(self, key: str, make: Callable[[], T]) -> T:
         """What a backend makes of the arrays, kept in `cache`, made anew once they were written to.

@@ -169,7 +169,8 @@ class SparseRecurrent(nn.Module):
         expected = shape if batched else (self._cells, self.hidden_size)
         if h_0.shape != expected:
             raise ValueError(f"{self._name}: expected hx {list(expected)}, got {list(h_0.shape)}")
-        return h_0.float().resolve_neg().reshape(shape)
+        h_0 = h_0.float().resolve_neg()
+        return h_0 if batched else h_0.unsqueeze(1)
 
 
 class SparseGRU(SparseRecurrent):
