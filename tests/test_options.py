@@ -1,5 +1,7 @@
 """How the options of `--optimizer pruned` become schedules."""
 
+import re
+
 import pytest
 from fairseq import options
 from omegaconf import OmegaConf
@@ -161,13 +163,34 @@ def test_bad_options_are_refused(given, epoch_lengths, message):
         recurrent(epoch_lengths, **given)
 
 
-def test_what_no_schedule_can_do_is_told_in_options():
-    given = {"prune_start": "2e", "prune_end": "2500", "prune_freq": 1000, "prune_sparsity": "0.8"}
-    with pytest.raises(ValueError, match="^--prune-schedule cubic: .* none with freq=1000;.*") as e:
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            {"prune_start": "2e", "prune_end": "2500", "prune_freq": 1000, "prune_sparsity": "0.8"},
+            "cubic: .* none with freq=1000;.* .from --prune-end 2500, --prune-start 2e = 2000, "
+            "--prune-freq 1000, --prune-sparsity 0.8.$",
+        ),
+        (
+            {"prune_start": "90%"},
+            "cubic: .* start=18000, end=10000; .*--prune-end 50% = 10000 by default, --prune-start",
+        ),
+        ({"prune_freq": 99999}, "--prune-start 1000 by default, --prune-freq 99999,"),
+        (
+            {"prune_schedule": "ramp", "prune_q": "-1"},
+            "ramp: .*--prune-ramp-factor .*--prune-q -1.$",
+        ),
+        (
+            {"prune_schedule": "hard", "prune_sparsity": "1"},
+            ".from --prune-start 50% = 10000 by defa",
+        ),
+    ],
+)
+def test_what_no_schedule_can_do_is_told_in_options(given, told):
+    with pytest.raises(ValueError, match="^--prune-schedule ") as refusal:
         recurrent(**given)
-    assert str(e.value).endswith(
-        "(from --prune-end 2500, --prune-start 2e = 2000, --prune-freq 1000, --prune-sparsity 0.8)"
-    )
+    assert re.search(told, str(refusal.value))
+    assert ("--prune-freq" in str(refusal.value)) == (given.get("prune_schedule") != "hard")
 
 
 @pytest.mark.parametrize("arch", ["--arch rnnprune_gru_lm", "--arch=rnnprune_gru_lm"])

@@ -58,12 +58,22 @@ def test_tags_survive_on_the_parameter():
 
 
 def test_a_module_knows_better_than_its_name():
-    model = nn.ModuleDict({"wte": nn.Embedding(11, 6), "embed_out": nn.Linear(6, 11)})
-    assert {p.name: p.type for p in tag_prunable(model)} == {
-        "wte.weight": "embedding",
-        "embed_out.weight": "linear",
-    }
-    assert [p.type for p in tag_prunable(nn.Embedding(11, 6))] == ["embedding"]
+    model = nn.ModuleDict(
+        {
+            "wte": nn.Embedding(11, 6, padding_idx=1),
+            "embed_bag": nn.EmbeddingBag(11, 6),
+            "embed_out": nn.Linear(6, 11),
+        }
+    )
+    assert tag_prunable(model) == [
+        Prunable("wte.weight", "embedding", padding=1),
+        Prunable("embed_bag.weight", "embedding"),
+        Prunable("embed_out.weight", "linear"),
+    ]
+    assert tag_prunable(nn.Embedding(11, 6)) == [Prunable("weight", "embedding")]
+    model["embed_out"].weight = model["wte"].weight
+    assert tag_prunable(model)[0] == Prunable("wte.weight", "linear", padding=1)
+    assert read_tag(model["wte"].weight).padding == 1
 
 
 def test_an_unknown_type_is_refused():

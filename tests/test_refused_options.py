@@ -24,7 +24,7 @@ BAD = [
     # A quarter of 4 x 4 is the diagonal.
     (
         ["--decoder-hidden-size", "4", "--prune-keep-diagonal", "--prune-sparsity", "0.9"],
-        "expected a sparsity of at most 0.7500 where the diagonal of decoder.gru.weight_hh_l0",
+        "expected a sparsity of at most 0.75 where the diagonal of decoder.gru.weight_hh_l0",
     ),
     (["--prune-types", "input", "--prune-keep-diagonal"], "expected recurrent weights, whose diag"),
     (["--prune-schedule", "ramp", "--prune-q", "0"], "expected q > 0, got 0"),

@@ -152,10 +152,11 @@ def test_a_target_is_met_within_a_block_and_a_point(allocation, reached, asked, 
     assert [misses_target(pruner, t) for t in types] == [missed, missed]
 
 
-@pytest.mark.parametrize("precision", [(), FP16], ids=["fp32", "fp16"])
-def test_masks_are_not_lost_to_a_dense_optimizer(precision, data, tmp_path, caplog):
-    run_train(data, tmp_path, *PRUNED, *precision)
-    more = (*DENSE, *precision, "--max-update", "12")
+@pytest.mark.parametrize("before", [(), FP16], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("after", [(), FP16], ids=["then fp32", "then fp16"])
+def test_masks_are_not_lost_to_a_dense_optimizer(before, after, data, tmp_path, caplog):
+    run_train(data, tmp_path, *PRUNED, *before)
+    more = (*DENSE, *after, "--max-update", "12")
     with pytest.raises(ValueError, match="expected --optimizer pruned, as the checkpoint has mas"):
         run_train(data, tmp_path, *more)
     state = run_train(data, tmp_path, *more, "--reset-optimizer")

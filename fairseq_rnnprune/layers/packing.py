@@ -30,9 +30,9 @@ DTYPES = {
     "int8": torch.int8,
 }
 
-# (number of weights, density up to which auto packs them), from benchmarks/results/break_even, auto,
-# auto_avx2 and auto_intel: AMD EPYC, Zen 5 with AVX-512 and Zen 3 without, and an Intel Xeon, one
-# thread. The lower limit counts.
+# (number of weights, density up to which auto packs them), from benchmarks/results/ break_even,
+# auto, auto_avx2 and auto_intel: AMD EPYC, Zen 5 with AVX-512 and Zen 3 without, and an Intel Xeon,
+# one thread. The lower limit counts.
 # int32 CSR, a little above the densities that pruning to 90, 85 and 80 % leaves:
 AUTO_MAX_DENSITY = ((2**19, 0.11), (2**20, 0.16), (2**22, 0.21))
 # Blocks of the native kernels, where a stored zero costs as much as a weight:

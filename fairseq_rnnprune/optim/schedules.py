@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,6 +19,8 @@ from fairseq_rnnprune.pruning import (
 
 from .reading import by_type
 
+T = TypeVar("T")
+
 
 def build_schedules(
     cfg: Any, types: list[str], epoch_lengths: Sequence[int]
@@ -27,59 +29,78 @@ def build_schedules(
 
     ValueError, naming the options, for what no schedule can do.
     """
-    given: list[str] = []
-
-    def updates(option: str, default: str) -> int:
-        text = getattr(cfg, option[2:].replace("-", "_"))
-        if text is None:
-            return _updates(cfg, option, default, epoch_lengths)
-        count = _updates(cfg, option, text, epoch_lengths)
-        given.append(f"{option} {text}" if str(count) == text else f"{option} {text} = {count}")
-        return count
-
+    options = _Options(cfg, types, epoch_lengths)
     try:
-        return _build(cfg, types, updates, training_updates(cfg, epoch_lengths))
+        return _build(options, types)
     except ValueError as error:
         # The text of an option is refused by its name, a schedule speaks of its own parts.
         if str(error).startswith("--"):
             raise
-        named = [*given, f"--prune-freq {cfg.prune_freq}", f"--prune-sparsity {cfg.prune_sparsity}"]
         raise ValueError(
-            f"--prune-schedule {cfg.prune_schedule}: {error} (from {', '.join(named)})"
+            f"--prune-schedule {cfg.prune_schedule}: {error} (from {', '.join(options.read)})"
         ) from None
 
 
-def _build(
-    cfg: Any, types: list[str], updates: Callable[[str, str], int], total: int | None
-) -> dict[str, Schedule]:
-    """The schedules of a training of `total` updates; `updates` reads an option or its default."""
-
-    def start_before(ramp: int) -> int:
-        start = updates("--prune-start", "1e")
-        return default_start(start, ramp) if cfg.prune_start is None else start
-
-    def final() -> dict[str, float | tuple[float, ...]]:
-        return by_type("--prune-sparsity", cfg.prune_sparsity, types, _sparsity)
-
-    if cfg.prune_schedule == "ramp":
-        ramp, end = updates("--prune-ramp", "25%"), updates("--prune-end", "50%")
-        window = start_before(ramp), ramp, end, cfg.prune_freq
-        factor = cfg.prune_ramp_factor
-        if cfg.prune_q == "auto":
-            return {t: QuantileRamp(*window, _single(s), factor) for t, s in final().items()}
-        q = by_type("--prune-q", cfg.prune_q, types, float)
+def _build(options: _Options, types: list[str]) -> dict[str, Schedule]:
+    schedule = options.cfg.prune_schedule
+    if schedule == "ramp":
+        ramp, end = options.updates("--prune-ramp", "25%"), options.updates("--prune-end", "50%")
+        window = options.start_before(ramp), ramp, end, options.number("--prune-freq")
+        factor = options.number("--prune-ramp-factor")
+        if options.cfg.prune_q == "auto":
+            final = options.by_type("--prune-sparsity", _sparsity)
+            return {t: QuantileRamp(*window, _single(s), factor) for t, s in final.items()}
+        q = options.by_type("--prune-q", float)
         return {t: RampSchedule.from_quantile(q[t], *window, factor) for t in types}
-    if cfg.prune_schedule == "cubic":
-        end = updates("--prune-end", "50%")
-        start = start_before(end // 2)
-        return {t: CubicSchedule(start, end, cfg.prune_freq, s) for t, s in final().items()}
-    if cfg.prune_schedule == "hard":
-        update = updates("--prune-start", "50%")
+    if schedule == "cubic":
+        end = options.updates("--prune-end", "50%")
+        window = options.start_before(end // 2), end, options.number("--prune-freq")
+        final = options.by_type("--prune-sparsity", _sparsity)
+        return {t: CubicSchedule(*window, s) for t, s in final.items()}
+    if schedule == "hard":
+        update = options.updates("--prune-start", "50%")
     else:
-        update = updates("--prune-start", "100%")
+        update = options.updates("--prune-start", "100%")
         # Updates count from 0: the end of the training is its last one.
-        update -= update == total
-    return {t: OneShotSchedule(update, s) for t, s in final().items()}
+        update -= update == training_updates(options.cfg, options.epoch_lengths)
+    final = options.by_type("--prune-sparsity", _sparsity)
+    return {t: OneShotSchedule(update, s) for t, s in final.items()}
+
+
+class _Options:
+    """Reads options and keeps, in `read`, what they say: of that a schedule is made."""
+
+    def __init__(self, cfg: Any, types: list[str], epoch_lengths: Sequence[int]):
+        self.cfg, self.types, self.epoch_lengths = cfg, types, epoch_lengths
+        self.read: list[str] = []
+
+    def updates(self, option: str, default: str) -> int:
+        """An option in updates, epochs or per cent."""
+        given = self._value(option)
+        text = default if given is None else given
+        count = _updates(self.cfg, option, text, self.epoch_lengths)
+        updates = "" if str(count) == text else f" = {count}"
+        self.read.append(f"{option} {text}{updates}{' by default' if given is None else ''}")
+        return count
+
+    def start_before(self, ramp: int) -> int:
+        """--prune-start or what comes before a ramp."""
+        start = self.updates("--prune-start", "1e")
+        if self._value("--prune-start") is None:
+            start = default_start(start, ramp)
+            self.read[-1] = f"--prune-start {start} by default"
+        return start
+
+    def number(self, option: str) -> Any:
+        self.read.append(f"{option} {self._value(option)}")
+        return self._value(option)
+
+    def by_type(self, option: str, parse: Callable[[str], T]) -> dict[str, T]:
+        self.read.append(f"{option} {self._value(option)}")
+        return by_type(option, self._value(option), self.types, parse)
+
+    def _value(self, option: str) -> Any:
+        return getattr(self.cfg, option[2:].replace("-", "_"))
 
 
 def without_epochs(cfg: DictConfig, before: int) -> DictConfig:

@@ -75,8 +75,12 @@ def _targets(pruner: Pruner) -> Iterator[tuple[str, str, float]]:
 
 def warn_of_other_zeros(others: Sequence[tuple[Prunable, Tensor]], reason: str) -> None:
     """Warns of weights that were pruned before and, for this `reason`, are not any more."""
-    shares = [(1 - int(w.count_nonzero()) / w.numel(), tag.name) for tag, w in others]
-    many = [f"{100 * zeros:.1f} % of {name}" for zeros, name in shares if zeros > MANY_ZEROS]
-    if many:
+    if many := with_zeros(others):
         text = "%s are zeros, which will be trained, as %s"
         logger.warning(text, ", ".join(many), reason)
+
+
+def with_zeros(weights: Sequence[tuple[Prunable, Tensor]]) -> list[str]:
+    """Those that were pruned, by name and share of zeros."""
+    shares = [(1 - int(w.count_nonzero()) / w.numel(), tag.name) for tag, w in weights]
+    return [f"{100 * zeros:.1f} % of {name}" for zeros, name in shares if zeros > MANY_ZEROS]

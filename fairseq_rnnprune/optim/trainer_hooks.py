@@ -15,7 +15,7 @@ from fairseq_rnnprune.pruning import read_tag, remove_tags
 
 from . import best_checkpoint
 from .pruned import STATE, PrunedOptimizer, pruned_optimizer
-from .targets import warn_at_the_end, warn_of_other_zeros
+from .targets import warn_at_the_end, warn_of_other_zeros, with_zeros
 
 _DENSE_OPTIMIZER = (
     "fairseq-train: expected --optimizer pruned, as the checkpoint has masks, got a dense one, "
@@ -76,14 +76,16 @@ def _refuse_what_loses_masks(original: Callable, self: Trainer) -> None:
 def _tell_of_lost_masks(original: Callable, self: Trainer, *args: Any, **kwargs: Any) -> Any:
     """A dense optimizer takes zeros for weights like any other, and fairseq advises to reset it."""
     name = getattr(self.cfg.optimizer, "_name", None)
+    # Now, for an optimizer that is built while a checkpoint is loaded may remove tags.
+    tagged = [(tag, p) for p in self.model.parameters() if (tag := read_tag(p)) is not None]
     try:
         extra_state = original(self, *args, **kwargs)
     except AssertionError as error:
-        if name != "pruned" and PrunedOptimizer.__name__ in str(error):
+        # The weights have been loaded by then.
+        if name != "pruned" and "Optimizer does not match" in str(error) and with_zeros(tagged):
             raise ValueError(_DENSE_OPTIMIZER) from error
         raise
     if name != "pruned" and extra_state is not None:
-        tagged = [(tag, p) for p in self.model.parameters() if (tag := read_tag(p)) is not None]
         warn_of_other_zeros(tagged, f"--optimizer {name} has no masks; give --optimizer pruned")
     return extra_state
 

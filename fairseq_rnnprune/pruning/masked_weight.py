@@ -23,6 +23,9 @@ from .prunable import Prunable
 
 SCORES = (*mask.SCORES, "random")
 
+# The share of zeros that random weights have, rounded to half precision or not, with much to spare.
+CHANCE = 1e-3
+
 
 class MaskedWeight:
     """One weight [M, K], its block mask (bool) and the same by element (in the weight's dtype).
@@ -49,7 +52,8 @@ class MaskedWeight:
             self.diagonal = _diagonal(shape, self.gates, self.name).to(weight.device)
             self.sizes = self.sizes - _count_in_blocks(self.diagonal, block_shape, self.gates)
         kept = mask_from_zeros(self._in_blocks(), block_shape, self.gates)
-        self.set_mask(torch.ones_like(kept) if _has_padding_alone(weight) else kept)
+        is_new = prunable.padding is not None and _is_dense_beside(weight, prunable.padding)
+        self.set_mask(torch.ones_like(kept) if is_new else kept)
 
     def set_mask(self, block_mask: Tensor) -> None:
         self.block_mask = block_mask
@@ -124,13 +128,10 @@ def sparsity_of(weights: Sequence[MaskedWeight]) -> float:
     return 1 - sum(w.kept for w in weights) / sum(w.weight.numel() for w in weights)
 
 
-def _has_padding_alone(weight: Tensor) -> bool:
-    """Whether one row has all the zeros there are: the padding's, in an embedding that is new.
-
-    Where an output layer is tied to it, the row is trained, so it is not to begin as pruned.
-    """
-    rows = weight.detach().count_nonzero(dim=1)
-    return len(rows) > 1 and rows.sort().values[:2].tolist() == [0, weight.shape[1]]
+def _is_dense_beside(weight: Tensor, padding: int) -> bool:
+    """Whether there are no more zeros beside the row of padding than chance leaves."""
+    zeros = (weight.detach() == 0).sum(dim=1)
+    return int(zeros.sum() - zeros[padding]) <= CHANCE * weight.numel()
 
 
 def _diagonal(shape: tuple[int, int], gates: int, name: str) -> Tensor:

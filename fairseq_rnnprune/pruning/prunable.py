@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor, nn
 
@@ -18,12 +18,14 @@ class Prunable:
     """A weight matrix [M, K] that may be pruned.
 
     `type` is one of TYPES. `gates` row groups of M / gates rows each are stacked in the matrix
-    (3 in a GRU); a block never straddles two of them.
+    (3 in a GRU); a block never straddles two of them. `padding` is the row of an embedding that is
+    zero when a training begins, and trained where an output layer is tied to it.
     """
 
     name: str
     type: str
     gates: int = 1
+    padding: int | None = None
 
     def __post_init__(self) -> None:
         if self.type not in TYPES:
@@ -31,18 +33,19 @@ class Prunable:
 
 
 def find_prunable(
-    tensors: Mapping[str, Tensor], embeddings: Collection[str] | None = None
+    tensors: Mapping[str, Tensor], embeddings: Mapping[str, int | None] | None = None
 ) -> list[Prunable]:
     """Lists the prunable matrices among named tensors: a model's parameters or a state dict.
 
     torch's names decide: `weight_hh*` is recurrent, `weight_ih*` is input, any other matrix called
-    `weight` is linear, unless it is among `embeddings` or, where those are not known, its module's
-    name has "embed" in it. A matrix that has two names (an output layer tied to an embedding)
-    appears once, as linear, because its cost at inference is the output layer's. Vectors and
-    convolutions are never prunable (arXiv 1704.05119, section 3).
+    `weight` is linear, unless it is among `embeddings`, with their rows of padding, or, where those
+    are not known, its module's name has "embed" in it. A matrix that has two names (an output layer
+    tied to an embedding) appears once, as linear, because its cost at inference is the output
+    layer's. Vectors and convolutions are never prunable (arXiv 1704.05119, section 3).
     """
     if embeddings is None:
-        embeddings = [n for n in tensors if "embed" in n.rpartition(".")[0].rpartition(".")[2]]
+        modules = {name: name.rpartition(".")[0].rpartition(".")[2] for name in tensors}
+        embeddings = {name: None for name, module in modules.items() if "embed" in module}
     found: dict[object, Prunable] = {}
     for name, tensor in tensors.items():
         if tensor.dim() != 2 or tensor.numel() == 0 or not tensor.is_floating_point():
@@ -55,7 +58,7 @@ def find_prunable(
         if tied is None:
             found[identity] = prunable
         elif prunable.type == "linear":
-            found[identity] = Prunable(tied.name, "linear", tied.gates)
+            found[identity] = replace(tied, type="linear")
     return list(found.values())
 
 
@@ -65,7 +68,7 @@ def tensor_identity(tensor: Tensor) -> tuple[object, ...]:
 
 
 def _classify(
-    name: str, tensor: Tensor, tensors: Mapping[str, Tensor], embeddings: Collection[str]
+    name: str, tensor: Tensor, tensors: Mapping[str, Tensor], embeddings: Mapping[str, int | None]
 ) -> Prunable | None:
     cell = _RECURRENT_CELL.match(name)
     if cell:
@@ -79,7 +82,9 @@ def _classify(
         return Prunable(name, "recurrent" if cell["kind"] == "hh" else "input", gates)
     if name.rpartition(".")[2] != "weight":
         return None
-    return Prunable(name, "embedding" if name in embeddings else "linear")
+    if name in embeddings:
+        return Prunable(name, "embedding", padding=embeddings[name])
+    return Prunable(name, "linear")
 
 
 def last_name(name: str, tensors: Mapping[str, Tensor]) -> str:
@@ -97,7 +102,9 @@ def tag_prunable(model: nn.Module) -> list[Prunable]:
     parameters = dict(model.named_parameters(remove_duplicate=False))
     modules = model.named_modules(remove_duplicate=False)
     embeddings = {
-        f"{name}.weight".lstrip(".") for name, m in modules if isinstance(m, nn.Embedding)
+        f"{name}.weight".lstrip("."): module.padding_idx
+        for name, module in modules
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag)
     }
     prunables = find_prunable(parameters, embeddings)
     for prunable in prunables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import floor
 from statistics import mean
 from typing import TYPE_CHECKING
 
@@ -30,13 +31,15 @@ def check_reachable(pruner: Pruner) -> None:
             continue
         is_ramp = isinstance(pruner.schedules[w.type], RAMPS)
         weights = _sharing(pruner, w.type) if is_ramp or pruner.allocation != "uniform" else [w]
-        total = sum(other.weight.numel() for other in weights)
-        held = sum(int(other.sizes.sum()) for other in weights)
-        highest = max(final) if isinstance(final, tuple) else final
+        # A target by gate is one of each gate, and those of a weight with a diagonal are alike.
+        parts, highest = (w.gates, max(final)) if isinstance(final, tuple) else (1, final)
+        total = sum(other.weight.numel() for other in weights) // parts
+        held = sum(int(other.sizes.sum()) for other in weights) // parts
         if whole_part(highest, total) > held:
+            most = floor(1e4 * held / total) / 1e4
             raise ValueError(
-                f"Pruner: expected a sparsity of at most {held / total:.4f} where the diagonal of "
-                f"{w.name} is kept, got {highest}; ask for less, or leave keep_diagonal out"
+                f"Pruner: expected a sparsity of at most {most} where the diagonal of {w.name} is "
+                f"kept, got {highest}; ask for less, or leave keep_diagonal out"
             )
 
 

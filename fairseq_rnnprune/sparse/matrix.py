@@ -137,8 +137,8 @@ class BlockSparseMatrix:
     @cached_property
     def _counted(self) -> tuple[Tensor, ...]:
         """The arrays of which torch counts the writes."""
-        counts = not self.values.is_inference()
-        return tuple(array for array in self.arrays if counts and array is not None)
+        present = (array for array in self.arrays if array is not None)
+        return tuple(array for array in present if not array.is_inference())
 
     def derived(self, key: str, make: Callable[[], T]) -> T:
         """What a backend makes of the arrays, kept in `cache`, made anew once they were written to.
