@@ -75,6 +75,13 @@ def test_a_target_that_leaves_no_diagonal_is_refused(schedule):
     pruner_of(twice, OneShotSchedule(0, (0.885, 0.885)), gates=2, keep_diagonal=True)
 
 
+def test_a_ramp_that_is_to_end_beyond_the_diagonal_is_refused():
+    with pytest.raises(
+        ValueError, match="of at most 0.875 where the diagonal of w is kept, got 0.9"
+    ):
+        pruner_of(torch.ones(8, 8), ramp(slope=1.0), keep_diagonal=True, min_sparsity=0.9)
+
+
 def test_other_weights_can_give_what_a_diagonal_keeps():
     """Where all share one target, it may be beyond what one matrix has in blocks."""
     both = [(RECURRENT, torch.rand(8, 8)), (Prunable("input", "input"), torch.rand(8, 24))]

@@ -37,7 +37,8 @@ class PrunedOptimizer(FairseqOptimizer):
     Once per update: gradients of pruned weights are zeroed before the clipping norm is taken,
     the inner optimizer steps, masks are recomputed if it is time, weights and moments are
     masked. Masks, thresholds and the update count are part of the optimizer's state. Only
-    parameters that a model has tagged (`pruning.tag_prunable`) are pruned.
+    parameters that are tagged (`pruning.tag_prunable`) are pruned; fairseq's Trainer tags those of
+    a model that has not done so itself (`trainer_hooks.py`).
     """
 
     def __init__(self, cfg: DictConfig, params: Iterable[Tensor]):
@@ -62,7 +63,7 @@ class PrunedOptimizer(FairseqOptimizer):
             raise ValueError(
                 f"--optimizer pruned: expected weights of type {','.join(self._types)} "
                 f"(--prune-types), got a model with {','.join(present) or 'none that are prunable'}"
-                "; prune other types, or a model of fairseq_rnnprune"
+                "; prune other types, or another model"
             )
         self._others = [(tag, p) for tag, p in tagged if tag.type not in self._types]
         if missing:

@@ -11,7 +11,7 @@ from fairseq.optim.fp16_optimizer import FP16Optimizer
 from fairseq.trainer import Trainer
 
 from fairseq_rnnprune.compat.wrap import wrap_once
-from fairseq_rnnprune.pruning import read_tag, remove_tags
+from fairseq_rnnprune.pruning import prunable_parameters, read_tag, remove_tags, tag_prunable
 
 from . import best_checkpoint
 from .pruned import STATE, PrunedOptimizer, pruned_optimizer
@@ -65,6 +65,9 @@ def _refuse_what_loses_masks(original: Callable, self: Trainer) -> None:
     name = getattr(self.cfg.optimizer, "_name", None)
     if name == "pruned":
         _check(self.cfg)
+        # Models of this package have tags since they were built; others are pruned, too.
+        if not any(read_tag(p) for p in self._model.parameters()):
+            tag_prunable(self._model)
         # Whatever trains has been imported by now.
         best_checkpoint.install()
     elif name == "composite":
@@ -76,17 +79,16 @@ def _refuse_what_loses_masks(original: Callable, self: Trainer) -> None:
 def _tell_of_lost_masks(original: Callable, self: Trainer, *args: Any, **kwargs: Any) -> Any:
     """A dense optimizer takes zeros for weights like any other, and fairseq advises to reset it."""
     name = getattr(self.cfg.optimizer, "_name", None)
-    # Now, for an optimizer that is built while a checkpoint is loaded may remove tags.
-    tagged = [(tag, p) for p in self.model.parameters() if (tag := read_tag(p)) is not None]
+    weights = prunable_parameters(self._model)
     try:
         extra_state = original(self, *args, **kwargs)
     except AssertionError as error:
         # The weights have been loaded by then.
-        if name != "pruned" and "Optimizer does not match" in str(error) and with_zeros(tagged):
+        if name != "pruned" and "Optimizer does not match" in str(error) and with_zeros(weights):
             raise ValueError(_DENSE_OPTIMIZER) from error
         raise
     if name != "pruned" and extra_state is not None:
-        warn_of_other_zeros(tagged, f"--optimizer {name} has no masks; give --optimizer pruned")
+        warn_of_other_zeros(weights, f"--optimizer {name} has no masks; give --optimizer pruned")
     return extra_state
 
 

@@ -93,27 +93,30 @@ def last_name(name: str, tensors: Mapping[str, Tensor]) -> str:
     return [other for other, t in tensors.items() if tensor_identity(t) == identity][-1]
 
 
+def prunable_parameters(model: nn.Module) -> list[tuple[Prunable, nn.Parameter]]:
+    """The prunable matrices of a model, whose modules tell what an embedding is."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    embeddings = {
+        f"{name}.weight".lstrip("."): module.padding_idx
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag)
+    }
+    return [(p, parameters[p.name]) for p in find_prunable(parameters, embeddings)]
+
+
 def tag_prunable(model: nn.Module) -> list[Prunable]:
     """Marks every prunable parameter of `model`, so that an optimizer can recognise it.
 
     The tag travels in `optim_overrides`, the only custom attribute that fairseq copies from a
     half-precision parameter to its fp32 shadow.
     """
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    modules = model.named_modules(remove_duplicate=False)
-    embeddings = {
-        f"{name}.weight".lstrip("."): module.padding_idx
-        for name, module in modules
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag)
-    }
-    prunables = find_prunable(parameters, embeddings)
-    for prunable in prunables:
-        parameter = parameters[prunable.name]
+    found = prunable_parameters(model)
+    for prunable, parameter in found:
         parameter.optim_overrides = {
             **getattr(parameter, "optim_overrides", {}),
             "rnnprune": asdict(prunable),
         }
-    return prunables
+    return [prunable for prunable, _ in found]
 
 
 def remove_tags(model: nn.Module) -> None:

@@ -27,8 +27,10 @@ def check_reachable(pruner: Pruner) -> None:
     """ValueError for a target beyond what the blocks hold, of which a kept diagonal is no part."""
     for w in pruner.weights:
         final = target_of(pruner.schedules[w.type])
-        if final is None or w.diagonal is None:
+        if w.diagonal is None:
             continue
+        if final is None:
+            final = pruner.bounds.min_sparsity
         is_ramp = isinstance(pruner.schedules[w.type], RAMPS)
         weights = _sharing(pruner, w.type) if is_ramp or pruner.allocation != "uniform" else [w]
         # A target by gate is one of each gate, and those of a weight with a diagonal are alike.

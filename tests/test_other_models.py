@@ -1,0 +1,41 @@
+"""`--optimizer pruned` with models that know nothing of it."""
+
+import pytest
+from cli_runs import run
+from fairseq_runs import PRUNED, run_train, sparsity
+
+LSTM = ("--arch", "lstm_lm", "--decoder-out-embed-dim", "12")
+WEIGHTS = {
+    "decoder.layers.0.weight_ih": "input",
+    "decoder.layers.0.weight_hh": "recurrent",
+    "decoder.additional_fc.weight": "linear",
+    "decoder.fc_out.weight": "linear",
+}
+
+
+def pruned(state):
+    return {name: state["model"][name] for name in WEIGHTS}
+
+
+def test_an_lstm_of_fairseqs_is_pruned_and_resumes(data, tmp_path):
+    whole = pruned(run_train(data, tmp_path / "whole", *PRUNED, *LSTM))
+    assert all(0.78 < sparsity(w) <= 0.8 for w in whole.values())
+    run_train(data, tmp_path, *PRUNED, *LSTM, "--max-update", "5")
+    resumed = pruned(run_train(data, tmp_path, *PRUNED, *LSTM))
+    assert all(resumed[name].equal(whole[name]) for name in WEIGHTS)
+
+
+def test_its_gates_are_reported(data, tmp_path, capsys):
+    run_train(data, tmp_path, *PRUNED, *LSTM, "--prune-block-shape", "4,4")
+    status, shown, _ = run(capsys, "report", tmp_path / "checkpoint_last.pt")
+    assert status == 0
+    for name, kind in WEIGHTS.items():
+        row = next(line for line in shown.splitlines() if line.strip().startswith(name))
+        assert kind in row
+    assert "would run in a rnnprune_ model" in shown
+
+
+def test_a_dense_optimizer_that_would_train_its_zeros_is_refused(data, tmp_path):
+    run_train(data, tmp_path, *PRUNED, *LSTM)
+    with pytest.raises(ValueError, match="as the checkpoint has masks"):
+        run_train(data, tmp_path, *LSTM, "--optimizer", "adam", "--max-update", "12")
