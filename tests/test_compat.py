@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import re
 import sys
@@ -24,6 +25,7 @@ from omegaconf import OmegaConf
 
 from fairseq_rnnprune import compat
 from fairseq_rnnprune.compat.loading import checkpoint_classes
+from fairseq_rnnprune.compat.wrap import wrap_once
 
 compat.apply()
 
@@ -37,6 +39,20 @@ def test_apply_again_changes_nothing() -> None:
     once = repaired()
     compat.apply()
     assert repaired() == once
+
+
+def test_two_replacements_of_one_function_both_hold() -> None:
+    owner = argparse.Namespace(name=lambda: "x")
+
+    def quote(original, *args):
+        return f"<{original(*args)}>"
+
+    def double(original, *args):
+        return 2 * original(*args)
+
+    for replacement in (quote, functools.partial(double), quote, functools.partial(double)):
+        wrap_once(owner, "name", replacement)
+    assert owner.name() == "<x><x>"
 
 
 def test_sentences_as_blocks_need_numpy_compat() -> None:

@@ -8,14 +8,20 @@ from typing import Any
 
 
 def wrap_once(owner: Any, name: str, replacement: Callable) -> None:
-    """Let `owner.name(...)` call replacement(original, ...); a second call changes nothing."""
+    """Let `owner.name(...)` call replacement(original, ...).
+
+    A second call with the replacement of that name changes nothing; another one wraps the first.
+    """
     original = getattr(owner, name)
-    if hasattr(original, "_wrapped_by_rnnprune"):
+    function = getattr(replacement, "func", replacement)
+    key = f"{function.__module__}.{function.__qualname__}"
+    keys = getattr(original, "_wrapped_by_rnnprune", ())
+    if key in keys:
         return
 
     @functools.wraps(original)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         return replacement(original, *args, **kwargs)
 
-    wrapper._wrapped_by_rnnprune = True
+    wrapper._wrapped_by_rnnprune = (*keys, key)
     setattr(owner, name, wrapper)
