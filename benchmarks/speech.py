@@ -33,7 +33,7 @@ from fairseq_rnnprune.models.deepspeech2 import (  # noqa: E402
     DeepSpeech2,
     DeepSpeech2Config,
 )
-from fairseq_rnnprune.pruning import find_prunable  # noqa: E402
+from fairseq_rnnprune.pruning import prunable_parameters  # noqa: E402
 from fairseq_rnnprune.sparse import SparseLinear  # noqa: E402
 from fairseq_rnnprune.speech.config import SpeechConfig  # noqa: E402
 from fairseq_rnnprune.speech.ctc import greedy  # noqa: E402
@@ -97,10 +97,8 @@ def main() -> None:
 def random_model(size: str, config: SpeechConfig, sparsity: float) -> DeepSpeech2:
     """A model of a named size, its recurrent layers pruned in random blocks."""
     model = DeepSpeech2(DeepSpeech2Config(**SIZES[size]), config.mel_bins, CLASSES).eval()
-    parameters = dict(model.named_parameters())
-    for prunable in find_prunable(parameters):
+    for prunable, weight in prunable_parameters(model):
         if prunable.type in ("recurrent", "input"):
-            weight = parameters[prunable.name]
             weight *= block_mask(weight.shape, BLOCK, sparsity)
     return model
 

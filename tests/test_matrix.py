@@ -158,3 +158,14 @@ def test_packing_some_panels_at_a_time_changes_nothing(monkeypatch, shape, dtype
     for ours, theirs in zip(parts.arrays, whole.arrays, strict=True):
         assert theirs is None or torch.equal(ours, theirs)
     assert count == stored_values(weight, shape, 3) >= whole.values.numel()
+
+
+def test_a_state_can_be_read_in_inference_mode():
+    matrix = pack()
+    with torch.inference_mode():
+        # Some of its arrays are made there, and do not count who writes to them.
+        again = BlockSparseMatrix.from_state(matrix.state())
+        torch.testing.assert_close(again.to_dense(), WEIGHT)
+        assert again.derived("key", lambda: 1) == 1
+        again.values.mul_(2)
+        assert again.derived("key", lambda: 2) == 2

@@ -171,6 +171,7 @@ def test_auto_stays_dense_without_a_fast_backend(any_size, monkeypatch, log):
 @pytest.mark.parametrize(
     ("shape", "density", "packs"),
     [
+        ((512, 512), 0.0501, False),
         ((512, 1023), 0.01, False),
         ((512, 1024), 0.1001, True),
         ((512, 1024), 0.12, False),

@@ -2,6 +2,11 @@
 
 import pytest
 from fairseq_runs import PRUNED, run_train
+from omegaconf import OmegaConf
+from torch import nn
+
+from fairseq_rnnprune.optim.options import PruningOptions
+from fairseq_rnnprune.optim.pruned import PrunedOptimizer
 
 BAD = [
     (["--prune-start", "-5"], "--prune-start: expected updates"),
@@ -38,6 +43,10 @@ BAD = [
     (["--prune-block-shape", "4"], "--prune-block-shape: expected VALUE or TYPE=VALUE"),
     (["--prune-types", "recurrent,gates"], "--prune-types: expected some of .*'recurrent,gates'"),
     (["--prune-types", ""], "--prune-types: expected some of"),
+    (
+        ["--prune-types", "embedding", "--share-decoder-input-output-embed"],
+        r"of type embedding \(--prune-types\), got a model with input,linear,recurrent; prune ",
+    ),
     (["--prune-freq", "100"], "a mask update between start=1 and end=9, got none with freq=100"),
     (["--prune-freq", "0"], "freq >= 1, got 0"),
     (["--prune-inner", "pruned"], "--prune-inner: expected one of .*adam"),
@@ -54,6 +63,12 @@ def test_bad_input_is_refused_at_start(data, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         run_train(data, tmp_path, *PRUNED, *early, *options)
     assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_model_without_matrices_is_refused():
+    parameters = nn.Conv1d(3, 3, 1).parameters()
+    with pytest.raises(ValueError, match="weights of type .* got a model with none that are prun"):
+        PrunedOptimizer(OmegaConf.structured(PruningOptions), parameters)
 
 
 def test_resuming_with_pruned_diagonals_is_refused(data, pruned, tmp_path):

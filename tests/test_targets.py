@@ -11,8 +11,8 @@ from fairseq_rnnprune.optim import trainer_hooks
 from fairseq_rnnprune.pruning import (
     OneShotSchedule,
     Pruner,
-    find_prunable,
     misses_target,
+    prunable_parameters,
     read_tag,
     tag_prunable,
 )
@@ -142,7 +142,7 @@ def test_what_shares_a_target_is_told_together(data, tmp_path, caplog):
 def test_a_target_is_met_within_a_block_and_a_point(allocation, reached, asked, missed):
     gru = nn.GRU(32, 32)
     nn.init.normal_(gru.weight_ih_l0, std=3.0)
-    weights = [(p, gru.get_parameter(p.name)) for p in find_prunable(dict(gru.named_parameters()))]
+    weights = prunable_parameters(gru)
     types = ("input", "recurrent")
     once = dict.fromkeys(types, OneShotSchedule(0, reached))
     pruner = Pruner(weights, once, dict.fromkeys(types, (4, 4)), allocation=allocation)

@@ -17,8 +17,9 @@ from fairseq_rnnprune.pruning import Pruner, read_tag, shrink
 from .inner import build_inner, inner_options
 from .options import PruningOptions
 from .reading import block_shapes, pruned_types, unread_options, worth
-from .schedules import build_schedules, training_updates, without_epochs
+from .schedules import build_schedules
 from .targets import warn_at_start, warn_of_other_zeros, warn_on_resuming
+from .updates import training_updates, without_epochs
 
 logger = logging.getLogger(__name__)
 

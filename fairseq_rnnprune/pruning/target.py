@@ -26,12 +26,12 @@ def target_of(schedule: Schedule) -> float | tuple[float, ...] | None:
 def check_reachable(pruner: Pruner) -> None:
     """ValueError for a target beyond what the blocks hold, of which a kept diagonal is no part."""
     for w in pruner.weights:
-        final = target_of(pruner.schedules[w.type])
         if w.diagonal is None:
             continue
+        schedule = pruner.schedules[w.type]
+        final, is_ramp = target_of(schedule), isinstance(schedule, RAMPS)
         if final is None:
             final = pruner.bounds.min_sparsity
-        is_ramp = isinstance(pruner.schedules[w.type], RAMPS)
         weights = _sharing(pruner, w.type) if is_ramp or pruner.allocation != "uniform" else [w]
         # A target by gate is one of each gate, and those of a weight with a diagonal are alike.
         parts, highest = (w.gates, max(final)) if isinstance(final, tuple) else (1, final)

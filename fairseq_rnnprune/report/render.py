@@ -41,10 +41,8 @@ def report_notes(reports: list[CheckpointReport]) -> list[str]:
     dtype = str(PACKED_DTYPE).removeprefix("torch.")
     notes.append(f"packed: {dtype} values in those blocks; dense where that is smaller")
     for report in reports:
-        name = report.model_name
-        run = (
-            "run" if not name or name.startswith("rnnprune_") else "would run in a rnnprune_ model"
-        )
+        is_own = (report.model_name or "rnnprune_").startswith("rnnprune_")
+        run = "run" if is_own else "would run in a rnnprune_ model"
         notes.append(f"{report.label}: how its layers {run} on this machine (packed=auto):")
         notes += [f"  {layer}: {text}" for layer, text in report.inference.items()]
     return notes
