@@ -193,6 +193,22 @@ def test_what_no_schedule_can_do_is_told_in_options(given, told):
     assert ("--prune-freq" in str(refusal.value)) == (given.get("prune_schedule") != "hard")
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"prune_start": "soon"}, "^--prune-start: expected updates"),
+        ({"prune_sparsity": "much"}, "^--prune-sparsity: expected VALUE"),
+        (
+            {"prune_schedule": "ramp", "prune_sparsity": "0.9/0.9/0.8"},
+            "^--prune-sparsity: expected one",
+        ),
+    ],
+)
+def test_what_is_no_value_is_told_by_its_option_alone(given, told):
+    with pytest.raises(ValueError, match=told):
+        recurrent(**given)
+
+
 @pytest.mark.parametrize("arch", ["--arch rnnprune_gru_lm", "--arch=rnnprune_gru_lm"])
 def test_help_explains_every_option(arch, capsys):
     parser = options.get_training_parser()

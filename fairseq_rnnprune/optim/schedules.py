@@ -28,18 +28,17 @@ def build_schedules(
     ValueError, naming the options, for what no schedule can do.
     """
     options = _Options(cfg, types, epoch_lengths)
+    make = _read(options)
     try:
-        return _build(options, types)
+        return {type: make(type) for type in types}
     except ValueError as error:
-        # The text of an option is refused by its name, a schedule speaks of its own parts.
-        if str(error).startswith("--"):
-            raise
         raise ValueError(
             f"--prune-schedule {cfg.prune_schedule}: {error} (from {', '.join(options.read)})"
         ) from None
 
 
-def _build(options: _Options, types: list[str]) -> dict[str, Schedule]:
+def _read(options: _Options) -> Callable[[str], Schedule]:
+    """What makes the schedule of a type; ValueError, naming it, for an option that is no value."""
     schedule = options.cfg.prune_schedule
     if schedule == "ramp":
         ramp, end = options.updates("--prune-ramp", "25%"), options.updates("--prune-end", "50%")
@@ -47,14 +46,15 @@ def _build(options: _Options, types: list[str]) -> dict[str, Schedule]:
         factor = options.value("--prune-ramp-factor")
         if options.cfg.prune_q == "auto":
             final = options.by_type("--prune-sparsity", _sparsity)
-            return {t: QuantileRamp(*window, _single(s), factor) for t, s in final.items()}
+            single = {type: _single(sparsity) for type, sparsity in final.items()}
+            return lambda type: QuantileRamp(*window, single[type], factor)
         q = options.by_type("--prune-q", float)
-        return {t: RampSchedule.from_quantile(q[t], *window, factor) for t in types}
+        return lambda type: RampSchedule.from_quantile(q[type], *window, factor)
     if schedule == "cubic":
         end = options.updates("--prune-end", "50%")
         window = options.start_before(end // 2), end, options.value("--prune-freq")
         final = options.by_type("--prune-sparsity", _sparsity)
-        return {t: CubicSchedule(*window, s) for t, s in final.items()}
+        return lambda type: CubicSchedule(*window, final[type])
     if schedule == "hard":
         update = options.updates("--prune-start", "50%")
     else:
@@ -62,7 +62,7 @@ def _build(options: _Options, types: list[str]) -> dict[str, Schedule]:
         # Updates count from 0: the end of the training is its last one.
         update -= update == training_updates(options.cfg, options.epoch_lengths)
     final = options.by_type("--prune-sparsity", _sparsity)
-    return {t: OneShotSchedule(update, s) for t, s in final.items()}
+    return lambda type: OneShotSchedule(update, final[type])
 
 
 class _Options:
