@@ -2,7 +2,7 @@
 
 import pytest
 from cli_runs import run
-from fairseq_runs import PRUNED, run_train, sparsity
+from fairseq_runs import PRUNED, load, run_train, sparsity, train_arguments, train_with
 
 LSTM = ("--arch", "lstm_lm", "--decoder-out-embed-dim", "12")
 WEIGHTS = {
@@ -25,7 +25,22 @@ def test_an_lstm_of_fairseqs_is_pruned_and_resumes(data, tmp_path):
     assert all(resumed[name].equal(whole[name]) for name in WEIGHTS)
 
 
-def test_its_gates_are_reported(data, tmp_path, capsys):
+# fairseq's attention gives torch masks of two types.
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")
+def test_a_transformer_of_fairseqs_is_pruned(data, tmp_path):
+    more = ("--arch", "transformer_lm", "--decoder-layers", "1", "--decoder-attention-heads", "2")
+    arguments = train_arguments(data, tmp_path, *PRUNED, *more, "--decoder-ffn-embed-dim", "16")
+    # Of GRUs only.
+    option = arguments.index("--decoder-hidden-size")
+    del arguments[option : option + 2]
+    train_with(arguments)
+    model = load(tmp_path / "checkpoint_last.pt")["model"]
+    matrices = {name: w for name, w in model.items() if w.dim() == 2 and "embed" not in name}
+    assert {"fc1", "k_proj", "output_projection"} <= {name.split(".")[-2] for name in matrices}
+    assert all(0.78 < sparsity(w) <= 0.8 for w in matrices.values())
+
+
+def test_gates_of_an_lstm_are_reported(data, tmp_path, capsys):
     run_train(data, tmp_path, *PRUNED, *LSTM, "--prune-block-shape", "4,4")
     status, shown, _ = run(capsys, "report", tmp_path / "checkpoint_last.pt")
     assert status == 0
