@@ -26,6 +26,7 @@ ADAPTIVE = shlex.split(
     "--decoder-embed-dim 128 --adaptive-softmax-cutoff 2000,10008 --criterion adaptive_loss"
 )
 LARGE = [*ADAPTIVE, *shlex.split("--decoder-hidden-size 768")]
+WIDE = [*ADAPTIVE, *shlex.split("--decoder-hidden-size 1024")]
 # As many parameters as the large model keeps at 90 %.
 SMALL = [*ADAPTIVE, *shlex.split("--decoder-hidden-size 114")]
 # The output layer is the embedding, and stays dense with it: only the GRU is pruned.
@@ -91,6 +92,11 @@ RUNS = {
     ],
     # A quarter of the batch.
     "fisher-90-batch-8": [*FISHER_90, *shlex.split("--lr 0.003 --dropout 0.3"), *BATCH_8],
+    # A third wider, so that a tenth of it is more.
+    "wide-dense": [*WIDE, *shlex.split("--lr 0.006 --dropout 0.35 --optimizer adam")],
+    "wide-fisher-90": [
+        *(*FISHER_90, *WIDE, *shlex.split("--lr 0.004 --dropout 0.25"), *BATCH_16),
+    ],
     # The dense model overfits with batches of 32 and a dropout of 0.3.
     "dense-batch-16": [
         *(*LARGE, *BATCH_16),
