@@ -7,7 +7,7 @@ from pathlib import Path
 
 # torch is imported when the subcommand runs: --help answers at once.
 
-VALUES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
+VALUES = {"fp32": "float32", "bf16": "bfloat16", "int16": "int16", "int8": "int8"}
 
 
 def add_export(subcommands: argparse._SubParsersAction) -> None:
@@ -26,8 +26,8 @@ def add_export(subcommands: argparse._SubParsersAction) -> None:
         "--values",
         choices=list(VALUES),
         default="fp32",
-        help="of the prunable matrices: fp32 loses nothing, bf16 takes half of it, int8, with a "
-        "scale per row, a quarter (default: %(default)s)",
+        help="of the prunable matrices: fp32 loses nothing, bf16 and int16 take half of it, int8 "
+        "a quarter; integers have a scale per row (default: %(default)s)",
     )
     parser.set_defaults(run=run_export)
 

@@ -58,8 +58,13 @@ def checkpoint(tmp_path):
 
 @pytest.mark.parametrize(
     "dtype, indices",
-    # Pointers of two panels, two columns; int8: a scale for each of 8 rows.
-    [(torch.float32, 12 + 4), (torch.bfloat16, 12 + 4), (torch.int8, 12 + 4 + 32)],
+    # Pointers of two panels, two columns; integers: a scale for each of 8 rows.
+    [
+        (torch.float32, 12 + 4),
+        (torch.bfloat16, 12 + 4),
+        (torch.int16, 12 + 4 + 32),
+        (torch.int8, 12 + 4 + 32),
+    ],
 )
 def test_costs_of_blocks_by_hand(dtype, indices):
     W = BlockSparseMatrix.from_dense(block_weight(), (4, 4), dtype)
@@ -301,7 +306,7 @@ def test_a_busy_machine_is_warned_of(capsys, monkeypatch, checkpoint, load, warn
         (["bench", "lstm.pt"], r"got lstm.pt, which has none \(lstm has 4 gates: only GRUs"),
         (["bench", "nan.pt"], "NaN"),
         (["bench", "GRU", "--values", "fp64"], "--values: expected some of fp32,.* got 'fp64'"),
-        (["bench", "GRU", "--values", ""], "--values: expected some of fp32,bf16,int8, got ''"),
+        (["bench", "GRU", "--values", ""], "--values: expected some of fp32,bf16,int16,.* got ''"),
         (["bench", "GRU", "--batch", "0"], "--batch: expected a number of at least 1, got 0"),
         (["bench", "GRU", "--steps", "0"], "--steps: expected a number of at least 1, got 0"),
         (["bench", "GRU", "--threads", "0"], "--threads: expected a number of at least 1, got 0"),

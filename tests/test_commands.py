@@ -15,7 +15,7 @@ from fairseq_runs import PRUNED, run_eval_lm, run_generate, run_train
 from fairseq_rnnprune.models.gru_lm import GRULanguageModel
 
 ROOT = Path(__file__).parent.parent
-CHOICES = ("dense", "fp32", "bf16", "int8", "auto")
+CHOICES = ("dense", "fp32", "bf16", "int16", "int8", "auto")
 
 
 @pytest.fixture(scope="module")

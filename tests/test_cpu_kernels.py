@@ -26,7 +26,7 @@ from fairseq_rnnprune.sparse import (
     rnn_sequence,
 )
 from fairseq_rnnprune.sparse.blocks import diagonals
-from fairseq_rnnprune.sparse.cpu_library import quantises_activations
+from fairseq_rnnprune.sparse.cpu_library import activation_levels
 
 pytestmark = needs_kernels
 FORKS = """
@@ -78,17 +78,18 @@ def poisoned(monkeypatch):
     return check
 
 
-def in_levels(x, least=1e-30):
-    """x [B, K] as the 8-bit kernel sees it, in float64."""
-    scale = x.abs().amax(1, keepdim=True).clamp(min=least) / 127
+def as_seen(x, W, least=1e-30):
+    """x [B, K] as the kernel for W sees it, in float64."""
+    if not activation_levels(W):
+        return x.double()
+    scale = x.abs().amax(1, keepdim=True).clamp(min=least) / activation_levels(W)
     return (x / scale).round().double() * scale.double()
 
 
 def assert_product(W, x, bias):
     """The packed numbers, as float64, must give the result, but for float32 rounding."""
     y = matmul(W, x, bias, "cpu")
-    exact = in_levels(x) if quantises_activations(W) else x.double()
-    assert_close(y, reference.matmul(W, exact, bias))
+    assert_close(y, reference.matmul(W, as_seen(x, W), bias))
 
 
 def test_struct_is_that_of_the_library():
@@ -147,22 +148,27 @@ def test_empty_and_full(instruction_set, dtype, density):
 
 
 @pytest.mark.parametrize("block_shape", cpu.BLOCK_SHAPES)
-def test_eight_bits_at_their_limits(instruction_set, block_shape):
-    # The largest products of either sign, in every column: sums would wrap in 16 bits.
-    weight = torch.ones(16, 64)
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
+@pytest.mark.parametrize("columns", [64, 4096])
+def test_integers_at_their_limits(instruction_set, block_shape, dtype, columns):
+    # The largest products of either sign, in every column: of bytes sums would wrap in 16 bits, of
+    # words in 32.
+    weight = torch.ones(16, columns)
     weight[1::2] = -1.0
-    W = BlockSparseMatrix.from_dense(weight, block_shape, torch.int8)
-    for x in (torch.ones(1, 64), -torch.ones(1, 64)):
+    W = BlockSparseMatrix.from_dense(weight, block_shape, dtype)
+    for x in (torch.ones(1, columns), -torch.ones(1, columns)):
         assert_close(matmul(W, x), reference.matmul(W, x.double()))
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
 @pytest.mark.parametrize("block_shape", [(4, 4), (8, 4), (16, 4), (8, 8)])
-def test_eight_bits_of_zero_and_of_nan(instruction_set, block_shape):
-    W = BlockSparseMatrix.from_dense(torch.ones(16, 8), block_shape, torch.int8)
+def test_integers_of_zero_and_of_nan(instruction_set, block_shape, dtype):
+    W = BlockSparseMatrix.from_dense(torch.ones(16, 8), block_shape, dtype)
     x = torch.zeros(4, 8)
     x[1, 2], x[2, 1], x[3, 0] = float("nan"), float("inf"), 1.0
     y = matmul(W, x)
-    assert (y[0] == 0).all() and y[1:3].isnan().all() and (y[3] == 1).all()
+    assert (y[0] == 0).all() and y[1:3].isnan().all()
+    assert_close(y[3], torch.ones(16).double())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -175,12 +181,11 @@ def test_gru_sequence(instruction_set, block_shape, dtype, H, poisoned):
         gates_x, h = torch.randn(7, batch, 3 * H), 3 * torch.randn(batch, H)
         states = gru_sequence(W, gates_x, h, bias, "cpu")
         exact = reference.gru_sequence(W, gates_x.double(), h.double(), bias.double())
-        assert_close(states, exact, torch.int8 if quantises_activations(W) else torch.float32)
+        assert_close(states, exact, dtype if activation_levels(W) else torch.float32)
         first = gru_sequence(W, gates_x[:1], h, None, "cpu")
-        x = in_levels(h, least=1.0) if quantises_activations(W) else h.double()
-        gates_h = reference.matmul(W, x)
+        gates_h = reference.matmul(W, as_seen(h, W, least=1.0))
         exact = reference.gru_step(gates_x[0].double(), gates_h, h.double())
-        assert_close(first[0], exact, tolerance=COARSE_GATES if quantises_activations(W) else None)
+        assert_close(first[0], exact, tolerance=COARSE_GATES if activation_levels(W) else None)
     poisoned()
 
 
@@ -195,14 +200,14 @@ def test_rnn_sequence(instruction_set, block_shape, dtype, nonlinearity, ceiling
         gates_x, h = torch.randn(7, batch, H), torch.randn(batch, H)
         states = rnn_sequence(W, gates_x, h, bias, *options, backend="cpu")
         exact = reference.rnn_sequence(W, gates_x.double(), h.double(), bias.double(), *options)
-        assert_close(states, exact, torch.int8 if quantises_activations(W) else torch.float32)
-    if quantises_activations(W) and nonlinearity == "relu":
-        # The scale of 8 bits follows each step's state, however small it becomes.
+        assert_close(states, exact, dtype if activation_levels(W) else torch.float32)
+    if activation_levels(W) and nonlinearity == "relu":
+        # The scale follows each step's state, however small it becomes.
         gates_x[:] = 1e-3 * torch.rand(7, batch, H)
         W = BlockSparseMatrix.from_dense(torch.eye(H) / 2, block_shape, dtype)
         states = rnn_sequence(W, gates_x, h.abs(), None, *options, backend="cpu")
         exact = reference.rnn_sequence(W, gates_x.double(), h.abs().double(), None, *options)
-        assert_close(states[-1], exact[-1], torch.int8)
+        assert_close(states[-1], exact[-1], dtype)
     poisoned()
 
 
@@ -219,7 +224,7 @@ def test_diagonal_apart(instruction_set, block_shape, dtype):
         gates_x = torch.randn(4, batch, 3 * H)
         states = gru_sequence(W, gates_x, x, None, "cpu")
         exact = reference.gru_sequence(W, gates_x.double(), x.double())
-        assert_close(states, exact, torch.int8 if quantises_activations(W) else torch.float32)
+        assert_close(states, exact, dtype if activation_levels(W) else torch.float32)
 
 
 def test_small_states_keep_their_digits(instruction_set):
@@ -304,7 +309,7 @@ def test_what_it_does_not_run():
     x = torch.ones(1, 20)
     for block_shape, dtype, reason in (
         ((1, 1), torch.float32, "has kernels for blocks of 16 x 1, .* not 1 x 1"),
-        ((16, 1), torch.float16, "has kernels for float32, bfloat16, int8, not float16"),
+        ((16, 1), torch.float16, "has kernels for float32, bfloat16, int8, int16, not float16"),
     ):
         W = BlockSparseMatrix.from_dense(torch.ones(16, 20), block_shape, dtype)
         with pytest.raises(ValueError, match=reason):

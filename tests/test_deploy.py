@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler, g++"),
 ]
 
-VALUES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+VALUES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int16": torch.int16, "int8": torch.int8}
 MODELS = {
     "scattered": (*PRUNED,),
     "scattered, with a diagonal": (*PRUNED, "--prune-keep-diagonal"),
@@ -88,7 +88,7 @@ def test_perplexity_is_that_of_fairseq(data, tmp_path, suggest, model):
         file = export(tmp_path / "checkpoint_last.pt", tmp_path / "m.safetensors", values, 5.0)
         status, out, err = suggest(file, data / "dict.txt", text)
         assert status == 0, err
-        # Blocks, which dense matrices become for int8, have the same kernels; others are floats.
+        # Blocks, which dense matrices become as integers, have the kernels; others are floats.
         packed = values if "blocks" in model or model == "dense" else "dense"
         choice = ("--model-overrides", f"{{'packed': '{packed}'}}")
         expected = run_eval_lm(

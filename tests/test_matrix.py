@@ -8,6 +8,7 @@ from sparse_samples import WEIGHT, sparse_weight
 from tolerances import assert_close
 
 from fairseq_rnnprune.sparse import BlockSparseMatrix, blocks, stored_values
+from fairseq_rnnprune.sparse.validation import MAX_INT16_ROW, VALUE_DTYPES
 
 
 def pack():
@@ -79,7 +80,7 @@ def test_float32_holds_narrower_weights_exactly(weight_dtype):
     assert torch.equal(BlockSparseMatrix.from_dense(weight, (4, 2)).to_dense(), weight.float())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int8])
+@pytest.mark.parametrize("dtype", VALUE_DTYPES)
 def test_unpacked_values_are_as_near_as_their_dtype_allows(dtype):
     weight = sparse_weight(48, 33)
     matrix = BlockSparseMatrix.from_dense(weight, (16, 1), dtype, gates=3)
@@ -96,6 +97,26 @@ def test_int8_by_hand():
     assert not matrix.to_dense()[1:].any()
 
 
+def test_int16_by_hand():
+    # The largest of few has all the bits.
+    weight = torch.tensor([[32767.0, -3.4, 0.0], [0.0, 0.0, 0.0]])
+    matrix = BlockSparseMatrix.from_dense(weight, (2, 1), torch.int16)
+    assert matrix.values[:, :, 0].tolist() == [[32767, 0], [-3, 0]]
+    # Of many the sum has, rounded up by a half each: so many as fit beside activations of 4095.
+    wide = BlockSparseMatrix.from_dense(torch.ones(1, 1000), (1, 4), torch.int16)
+    assert (wide.values == round((MAX_INT16_ROW - 500) / 1000)).all()
+    assert MAX_INT16_ROW * 4095 < 2**31 <= (MAX_INT16_ROW + 1) * 4095
+    assert wide.to_dense().sub(1).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("columns", [1, 999, 2 * MAX_INT16_ROW])
+def test_rows_of_int16_fit_whatever_they_hold(columns):
+    # Halves that round up, and no more of them than a sum can have.
+    weight = torch.linspace(0.5, 1.5, columns).view(1, -1)
+    matrix = BlockSparseMatrix.from_dense(weight, (1, 1), torch.int16)
+    assert matrix.values.int().sum() <= MAX_INT16_ROW
+
+
 def test_negative_zero_is_a_zero():
     weight = torch.tensor([[-0.0, -0.0, 1.0, -0.0]])
     matrix = BlockSparseMatrix.from_dense(weight, (1, 2))
@@ -109,7 +130,7 @@ def test_a_weight_that_vanishes_in_a_narrow_dtype_is_not_stored():
     assert matrix.columns.tolist() == [1]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int16, torch.int8])
 def test_all_pruned(dtype):
     matrix = BlockSparseMatrix.from_dense(torch.zeros(6, 5), (2, 2), dtype, gates=3)
     assert matrix.values.shape == (0, 2, 2)

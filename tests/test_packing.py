@@ -215,7 +215,7 @@ def test_an_empty_environment_variable_is_none(monkeypatch):
 
 
 def test_unknown_choices_name_their_source(monkeypatch):
-    choices = "among auto, dense, fp32, bf16, int8"
+    choices = "among auto, dense, fp32, bf16, int16, int8"
     for layer in (GRU, Linear):
         with pytest.raises(ValueError, match=f"the option packed {choices}, got 'fp8'"):
             layer(6, 5, packed="fp8")
@@ -228,4 +228,4 @@ def test_unknown_choices_name_their_source(monkeypatch):
 
 def test_block_shape_and_choices():
     assert choose_block_shape(torch.ones(6, 2), 3) == (1, 1)
-    assert PACKED_CHOICES == ("auto", "dense", "fp32", "bf16", "int8")
+    assert PACKED_CHOICES == ("auto", "dense", "fp32", "bf16", "int16", "int8")

@@ -75,9 +75,9 @@ INT8 = BlockSparseMatrix.from_dense(WEIGHT, (2, 2), torch.int8, gates=2)
         ({"values": torch.zeros(2, 2, 4).permute(2, 0, 1)}, "contiguous values, got strides"),
         ({"values": torch.full((4, 2, 2), float("nan"))}, "finite values, got NaN or inf"),
         ({"values": torch.ones(4, 2, 2)}, "zeros where a block leaves the matrix"),
-        ({"scales": torch.ones(4, 2)}, "scales with int8 values, and only then"),
+        ({"scales": torch.ones(4, 2)}, "scales with integers, and only then"),
         ({"columns": torch.zeros(4, dtype=torch.uint16, device="meta")}, "columns on cpu"),
-        ({"values": torch.zeros(4, 2, 2, dtype=torch.int8)}, "scales with int8 values"),
+        ({"values": torch.zeros(4, 2, 2, dtype=torch.int8)}, "scales with integers"),
     ],
 )
 def test_damaged_arrays(changes, message):
@@ -97,6 +97,13 @@ def test_damaged_arrays(changes, message):
 def test_damaged_scales(scales, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(INT8, scales=scales)
+
+
+def test_rows_of_int16_that_are_too_large():
+    matrix = BlockSparseMatrix.from_dense(torch.ones(2, 32), (2, 4), torch.int16)
+    values = torch.full_like(matrix.values, -32768)
+    with pytest.raises(ValueError, match="rows that add up to 524,416 at most, got 1048576"):
+        dataclasses.replace(matrix, values=values)
 
 
 def test_damage_to_the_right_of_the_matrix():

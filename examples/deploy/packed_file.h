@@ -83,10 +83,10 @@ private:
 
     static Dtype dtype(const std::string &name) {
         if (name == "F16")
-            throw std::runtime_error("expected values in F32, BF16 or I8, got F16: the checkpoint is in half "
-                                     "precision; export it with --values bf16 or int8");
-        if (name != "F32" && name != "BF16" && name != "I8") fail();
-        return name == "F32" ? FLOAT32 : name == "BF16" ? BFLOAT16 : INT8;
+            throw std::runtime_error("expected values in F32, BF16, I16 or I8, got F16: the checkpoint is in half "
+                                     "precision; export it with --values bf16, int16 or int8");
+        if (name != "F32" && name != "BF16" && name != "I16" && name != "I8") fail();
+        return name == "F32" ? FLOAT32 : name == "BF16" ? BFLOAT16 : name == "I16" ? INT16 : INT8;
     }
 
     Weights packed(const std::string &name) {

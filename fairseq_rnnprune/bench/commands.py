@@ -27,8 +27,8 @@ def add_bench(subcommands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--values",
         metavar="VALUES",
-        default="fp32,bf16,int8",
-        help="packed values among fp32, bf16, int8 (default: %(default)s)",
+        default="fp32,bf16,int16,int8",
+        help="packed values among fp32, bf16, int16, int8 (default: %(default)s)",
     )
     parser.add_argument(
         "--batch", type=int, default=1, metavar="B", help="sequences at once (default: 1)"

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from fairseq_rnnprune.layers import GRU, ClippedRNN, Linear
 from fairseq_rnnprune.layers.packing import placement
 from fairseq_rnnprune.sparse import BlockSparseMatrix, SparseLinear
-from fairseq_rnnprune.sparse.cpu_library import quantises_activations
+from fairseq_rnnprune.sparse.cpu_library import has_offsets
 
 from .layers import BenchLayer
 
-VALUES = ("fp32", "bf16", "int8")
+VALUES = ("fp32", "bf16", "int16", "int8")
 # The first of them is what ratios are over, the fastest what `over_best` is over.
 DENSE = ("dense", "dense-bf16", "dense-int8")
 
@@ -104,8 +104,7 @@ def packed_cost(W: BlockSparseMatrix, backend: str) -> Cost:
         # It unpacks at every step.
         return Cost(rows * columns, W.nbytes, W.nbytes + 4 * rows * columns)
     apart = 0 if W.diagonal is None else W.diagonal.numel()
-    # Products with activations in 8 bits read an int32 of each row besides.
-    offsets = 4 * W.scales.numel() if W.scales is not None and quantises_activations(W) else 0
+    offsets = 4 * W.scales.numel() if W.scales is not None and has_offsets(W) else 0
     return Cost(W.values.numel() + apart, W.nbytes, W.nbytes + offsets)
 
 

@@ -97,8 +97,8 @@ def _smallest(weight: Tensor, dtype: torch.dtype, gates: int) -> BlockSparseMatr
     ]
     sizes = {form: _bytes(weight, *form, dtype, gates) for form in forms}
     best = min(sizes, key=sizes.__getitem__)
-    # int8 has no dense form: its scales are part of the packed one.
-    if dtype != torch.int8 and sizes[best] >= weight.numel() * dtype.itemsize:
+    # Integers have no dense form: their scales are part of the packed one.
+    if dtype.is_floating_point and sizes[best] >= weight.numel() * dtype.itemsize:
         return None
     shape, diagonal = best
     return BlockSparseMatrix.from_dense(weight, shape, dtype, gates, diagonal)
@@ -117,6 +117,6 @@ def _bytes(
         values * dtype.itemsize
         + blocks * column_dtype(ceil(weight.shape[1] / shape[1])).itemsize
         + 4 * (panels + 1)
-        + (4 * panels * shape[0] if dtype == torch.int8 else 0)
+        + (4 * panels * shape[0] if not dtype.is_floating_point else 0)
         + (4 * len(weight) if diagonal else 0)
     )

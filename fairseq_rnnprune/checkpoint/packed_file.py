@@ -51,7 +51,7 @@ def write_packed_file(
     model: Mapping[str, Tensor],
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Writes a model whose matrices have values of `dtype`: float32, bfloat16 or int8.
+    """Writes a model whose matrices have values of `dtype`: float32, bfloat16, int16 or int8.
 
     `state` is what a checkpoint holds, `model` its weights, tied ones sharing memory. The file
     appears whole or not at all. ValueError for a checkpoint of anything but plain values and for a

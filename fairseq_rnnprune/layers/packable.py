@@ -50,8 +50,8 @@ class Packable(nn.Module, ABC):
         """Packs the layer for inference or leaves it dense, and logs which of both and why.
 
         choice: one of PACKED_CHOICES; None asks the option `packed`, then the environment. fp32,
-        bf16 and int8 always pack; auto packs fp32 where that is faster, on GPUs where it is thought
-        to be. ValueError for another choice and for weights with NaN or inf.
+        bf16, int16 and int8 always pack; auto packs fp32 where that is faster, on GPUs where it is
+        thought to be. ValueError for another choice and for weights with NaN or inf.
         """
         choice = resolve_choice(self.packed) if choice is None else check_choice(choice, "choice")
         self._check_has_dense("pack")

@@ -22,11 +22,12 @@ from fairseq_rnnprune.sparse import (
 )
 
 ENVIRONMENT = "RNNPRUNE_PACKED"
-PACKED_CHOICES = ("auto", "dense", "fp32", "bf16", "int8")
+PACKED_CHOICES = ("auto", "dense", "fp32", "bf16", "int16", "int8")
 DTYPES = {
     "auto": torch.float32,
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
+    "int16": torch.int16,
     "int8": torch.int8,
 }
 

@@ -17,7 +17,7 @@ def packed_field() -> Any:
         default="auto",
         metadata={
             "help": "weights at inference: auto (packed where that is faster), dense, or packed "
-            "with fp32, bf16 or int8 values; RNNPRUNE_PACKED replaces auto"
+            "with fp32, bf16, int16 or int8 values; RNNPRUNE_PACKED replaces auto"
         },
     )
 

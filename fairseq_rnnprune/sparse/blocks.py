@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .validation import check_values_finite
+from .validation import MAX_INT16_ROW, check_values_finite
 
 BlockShape = tuple[int, int]
 # Elements: few beside those of any layer that is worth packing.
@@ -49,7 +49,7 @@ def cut(rows: Tensor, block_shape: BlockShape) -> Tensor:
 def pack(
     weight: Tensor, block_shape: BlockShape, gates: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Which blocks are stored, bool [panels, block columns], their values, and int8's scales."""
+    """Which blocks are stored, bool [panels, block columns], their values, and integers' scales."""
     stored, values, scales = [], [], []
     for rows in rows_of_panels(weight, block_shape, gates):
         blocks, scale = _convert(cut(rows, block_shape), dtype)
@@ -61,15 +61,21 @@ def pack(
 
 
 def _convert(blocks: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """The blocks in `dtype` and, for int8, the scale of every row [panels, r]."""
-    if dtype != torch.int8:
+    """The blocks in `dtype` and, for integers, the scale of every row [panels, r]."""
+    if dtype.is_floating_point:
         values = blocks.to(dtype)
         check_values_finite(values)
         # Adding 0.0 turns -0.0 into 0.0 and leaves every other value as it is.
         return values + 0.0, None
     blocks = blocks.float()
+    sizes, largest = blocks.abs(), torch.iinfo(dtype).max
+    scales = sizes.amax(dim=(1, 3)) / largest
+    if dtype == torch.int16:
+        # Rounding adds up to a half to each.
+        columns = blocks.shape[1] * blocks.shape[3]
+        most = MAX_INT16_ROW - min(columns, MAX_INT16_ROW) / 2
+        scales = scales.maximum(sizes.sum(dim=(1, 3), dtype=torch.float64).div(most).float())
     # A scale must not vanish, however small the weights: rows of zeros and subnormals get `tiny`.
-    tiny = torch.finfo(torch.float32).tiny
-    scales = (blocks.abs().amax(dim=(1, 3)) / 127).clamp(min=tiny)
+    scales = scales.clamp(min=torch.finfo(torch.float32).tiny)
     values = (blocks / scales[:, None, :, None]).round()
-    return values.clamp(-127, 127).to(torch.int8), scales
+    return values.clamp(-largest, largest).to(dtype), scales

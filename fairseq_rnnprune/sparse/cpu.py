@@ -1,10 +1,10 @@
 """Native kernels for panels of blocks on CPUs: the C++ of csrc/, called through ctypes.
 
-float32 values are exact. bfloat16 ones are widened and multiplied in float32, and so is int8 in
-blocks of one column. In other blocks int8 is faster and coarser: activations have 8 bits, too, at a
-scale per row of x of max |x| / 127. In a GRU or tanh RNN the scale is max(1, max |h_0|) / 127,
-which bounds every state; in a ReLU RNN it follows that of each step. Such a cell computes its gates
-to 1e-4, all others to float32's precision.
+float32 values are exact. bfloat16 ones are widened and multiplied in float32, and so are integers
+in blocks of one column. In others integers are faster, and activations are integers, too: with int8
+at a scale per row of x of max |x| / 127, with int16 of max |x| / 4095. In a GRU or tanh RNN
+max(1, max |h_0|) takes the place of max |x|, which bounds every state; in a ReLU RNN the scale
+follows each step. Such a cell computes its gates to 1e-4, all others to float32's precision.
 
 The kernels were compiled for several instruction sets, of which the best one here runs. They use
 torch's number of threads, or that in the environment variable RNNPRUNE_THREADS, read once; one

@@ -24,7 +24,9 @@ MAX_THREADS = 1024
 _PROCESS = os.getpid()
 # Block shapes with kernels, dtypes and recurrent cells, with their numbers in csrc/kernels.h.
 BLOCK_SHAPES = ((16, 1), (4, 4), (8, 4), (16, 4), (8, 8))
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2, torch.int16: 3}
+# What activations become for integers: so many levels on either side of 0 (csrc/integers.h).
+LEVELS = {torch.int8: 127, torch.int16: 4095}
 CELLS = {"gru": 0, "relu": 1, "tanh": 2}
 
 _OUT_OF_MEMORY = 2
@@ -68,9 +70,14 @@ class Prepared:
         return threads() if self.is_large else 1
 
 
-def quantises_activations(W: BlockSparseMatrix) -> bool:
-    """Whether products with W take activations in 8 bits (csrc/int8.h)."""
-    return W.dtype == torch.int8 and W.block_shape[1] > 1
+def activation_levels(W: BlockSparseMatrix) -> int:
+    """In how many levels on either side of 0 products with W take activations; 0: in floats."""
+    return LEVELS.get(W.dtype, 0) if W.block_shape[1] > 1 else 0
+
+
+def has_offsets(W: BlockSparseMatrix) -> bool:
+    """Whether products with W read an int32 of each row besides, for bytes without a sign."""
+    return W.dtype == torch.int8 and activation_levels(W) > 0
 
 
 def prepare(W: BlockSparseMatrix) -> Prepared:
@@ -81,7 +88,7 @@ def prepare(W: BlockSparseMatrix) -> Prepared:
 def _prepare(W: BlockSparseMatrix) -> Prepared:
     # A wrong RNNPRUNE_THREADS is told at once, not by the first matrix that is large.
     threads()
-    offsets = _offsets(W) if quantises_activations(W) else None
+    offsets = _offsets(W) if has_offsets(W) else None
     arrays = (W.values, W.columns, W.pointers, W.scales, offsets, W.diagonal)
     matrix = Matrix(*map(address, arrays), *W.shape, W.gates, *W.block_shape, DTYPES[W.dtype])
     return Prepared(ctypes.addressof(matrix), (*arrays, matrix), W.nbytes >= PARALLEL_BYTES)

@@ -42,8 +42,8 @@ class BlockSparseMatrix:
     pointers: int32 [panels + 1]; panel p owns the blocks pointers[p] to pointers[p + 1] - 1.
     columns:  uint16 [blocks] (uint32 beyond 65,536 block columns), ascending in each panel; block
               column j begins at column j * c of the matrix.
-    values:   [blocks, r, c] in float32, float16, bfloat16 or int8.
-    scales:   float32 [panels, r], with int8 only: an element is scale * value.
+    values:   [blocks, r, c] in float32, float16, bfloat16, int16 or int8.
+    scales:   float32 [panels, r], with integers only: an element is scale * value.
     diagonal: float32 [M] or None; element i of a gate is added in column i of the gate's row i.
     cache:    what a backend derives from the matrix lives and dies with it, under its own key.
     """
@@ -73,10 +73,12 @@ class BlockSparseMatrix:
         """Packs `weight` [M, K], float32, float16 or bfloat16; it is neither changed nor kept.
 
         float32 keeps every bit, except that -0.0, which a mask leaves of a negative weight, is a
-        zero like any other and comes back as 0.0. int8 is symmetric: a row's scale is its largest
-        |w| / 127. A block is stored when any of its values, in `dtype`, is nonzero. `diagonal`
-        stores the diagonals of the gates apart, in float32. ValueError or TypeError for a weight,
-        block shape, dtype or number of gates that cannot be packed.
+        zero like any other and comes back as 0.0. Integers are symmetric, with a
+        scale per row: its largest |w| / 127 in int8; in int16 / 32,767 or, if that is more, what
+        keeps the row's |values| to a sum that kernels can multiply in 32 bits. A block is stored
+        when any of its values, in `dtype`, is nonzero. `diagonal` stores the diagonals of the gates
+        apart, in float32. ValueError or TypeError for a weight, block shape, dtype or number of
+        gates that cannot be packed.
         """
         check_weight(weight, dtype)
         check_block_shape(tuple(weight.shape), block_shape, gates)
@@ -97,7 +99,7 @@ class BlockSparseMatrix:
         )
 
     def to_dense(self) -> Tensor:
-        """The matrix as contiguous float32 [M, K]; int8 values come back times their scale."""
+        """The matrix as contiguous float32 [M, K]; integers come back times their scale."""
         (rows, columns), (r, c) = self.shape, self.block_shape
         panels, block_columns = self.grid
         values = self.values.float()

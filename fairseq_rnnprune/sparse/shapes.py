@@ -18,8 +18,12 @@ CSR_COST = 4.0
 # So up to about H = 1000, panels that store most of an unstructured mask are faster than CSR
 # (benchmarks/results/auto).
 CSR_STEP_COST = 800_000
-# Those int8 kernels that take activations in 8 bits, too, for H = 384 and 1760 and a batch of 1.
-INT8_COSTS = {(16, 4): 0.4, (8, 8): 0.45, (8, 4): 0.55, (4, 4): 0.9}
+# Those kernels that take activations as integers, too, at a batch of 1: int8 for H = 384 and 1760
+# (benchmarks/results/native), int16 for 384 and 656 (native_intel).
+INTEGER_COSTS = {
+    torch.int8: {(16, 4): 0.4, (8, 8): 0.45, (8, 4): 0.55, (4, 4): 0.9},
+    torch.int16: {(16, 4): 0.55, (8, 8): 0.65, (8, 4): 0.7, (4, 4): 1.0},
+}
 
 
 def choose_block_shape(
@@ -46,7 +50,7 @@ def choose_block_shape(
     else:
         costs = {} if torch_csr.unavailable_reasons() else {SINGLE_ELEMENTS: CSR_COST}
         costs |= dict.fromkeys(cpu.BLOCK_SHAPES, 1.0)
-        costs |= INT8_COSTS if dtype == torch.int8 else {}
+        costs |= INTEGER_COSTS.get(dtype, {})
     fitting = {}
     for (r, c), cost in costs.items():
         if r <= weight.shape[0] // gates and c <= weight.shape[1]:

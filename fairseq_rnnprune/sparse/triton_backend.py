@@ -1,6 +1,6 @@
 """Triton kernels on GPUs that torch calls cuda, AMD's among them: launchers, and when they can run.
 
-Values of float32, bfloat16, float16 and int8 are widened and multiplied in float32. Written for
+Values of any dtype are widened and multiplied in float32. Written for
 few activations at a time, as in generation; no time was measured on a GPU. A call on contiguous
 float32 tensors, after one like it with the same matrix, waits for nothing and allocates only its
 result; so it can be captured in a CUDA graph.

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from .matrix import BlockSparseMatrix
 
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-VALUE_DTYPES = (*WEIGHT_DTYPES, torch.int8)
+VALUE_DTYPES = (*WEIGHT_DTYPES, torch.int16, torch.int8)
+# Times activations of at most 4095, which csrc/integers.h gives them, such a sum fits 32 bits.
+MAX_INT16_ROW = (2**31 - 1) // 4095
 
 # Pointers are int32.
 MAX_ELEMENTS = 2**31 - 1
@@ -127,8 +129,14 @@ def check_arrays(matrix: BlockSparseMatrix) -> None:
     _expect(bool(values.isfinite().all()), "finite values", "NaN or inf")
     padding = bool(values[_outside(matrix)].any())
     _expect(not padding, "zeros where a block leaves the matrix", "others")
-    is_int8 = values.dtype == torch.int8
-    _expect(is_int8 == (scales is not None), "scales with int8 values, and only then", values.dtype)
+    is_integer = not values.dtype.is_floating_point
+    has_scales = scales is not None
+    _expect(is_integer == has_scales, "scales with integers, and only then", values.dtype)
+    if values.dtype == torch.int16:
+        rows = values.int().abs().sum(2)
+        sums = rows.new_zeros(panels, matrix.block_shape[0])
+        largest = int(sums.index_add_(0, matrix.panel_of_block, rows).max())
+        _expect(largest <= MAX_INT16_ROW, f"rows that add up to {MAX_INT16_ROW:,} at most", largest)
     if scales is not None:
         shape = (panels, matrix.block_shape[0])
         _expect_array("scales", scales, torch.float32, shape, values.device)

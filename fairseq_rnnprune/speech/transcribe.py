@@ -75,7 +75,7 @@ def add_transcribe(subcommands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--packed",
-        choices=("auto", "dense", "fp32", "bf16", "int8"),
+        choices=("auto", "dense", "fp32", "bf16", "int16", "int8"),
         help="weights: auto (packed where that is faster), dense, or packed with such values "
         "(default: as the model was trained, else auto); LOGLEVEL=INFO in the environment shows "
         "what was chosen and why",

@@ -27,6 +27,7 @@ struct Sample {
     std::vector<float> floats, scales, diagonal;
     std::vector<uint16_t> halves, columns;
     std::vector<int8_t> bytes;
+    std::vector<int16_t> words;
     std::vector<int32_t> pointers{0}, offsets;
     std::vector<double> dense;  // [rows, width]
     Matrix m{};
@@ -36,16 +37,17 @@ struct Sample {
         m.block_rows = r, m.block_columns = c, m.dtype = dtype;
         const int panels = gates * m.gate_panels();
         dense.assign((size_t)m.rows * width, 0.0);
-        scales.assign((size_t)panels * r, 0.01f);
+        scales.assign((size_t)panels * r, dtype == INT16 ? 0.01f / 80 : 0.01f);
         offsets.assign((size_t)panels * r, 0);
         for (int p = 0; p < panels; p++) {
             for (int j = 0; j < m.block_width(); j++)
                 if (random_bits() % 1000 < 1000 * density) add_block(p, j);
             pointers.push_back((int32_t)columns.size());
         }
-        const void *values[] = {floats.data(), halves.data(), bytes.data()};
+        const void *values[] = {floats.data(), halves.data(), bytes.data(), words.data()};
         m.values = values[dtype], m.columns = columns.data(), m.pointers = pointers.data();
-        m.scales = dtype == INT8 ? scales.data() : nullptr, m.offsets = offsets.data();
+        m.scales = dtype >= INT8 ? scales.data() : nullptr;
+        m.offsets = dtype == INT8 ? offsets.data() : nullptr;
     }
 
     void add_diagonal() {
@@ -73,6 +75,11 @@ struct Sample {
             offsets[padded_row] += 128 * level;
             return level * (double)scales[padded_row];
         }
+        if (m.dtype == INT16) {
+            // So large that 50 of them come near to what fits 32 bits.
+            words.push_back((int16_t)(80 * level));
+            return 80 * level * (double)scales[padded_row];
+        }
         // Of these numbers bfloat16 has all the bits.
         const float value = level / 64.0f;
         uint32_t bits;
@@ -81,8 +88,8 @@ struct Sample {
         return value;
     }
 
-    // Of these, the kernels take activations in 8 bits.
-    bool in_levels() const { return m.dtype == INT8 && m.block_columns > 1; }
+    // In so many the kernels take activations, on either side of 0; 0: as they are.
+    int levels() const { return m.block_columns == 1 ? 0 : m.dtype == INT8 ? 127 : m.dtype == INT16 ? 4095 : 0; }
 
     // Of x and of what the kernels see of it: the diagonal is multiplied by x itself.
     std::vector<double> multiply(const std::vector<float> &x, const std::vector<double> &seen,
@@ -111,24 +118,25 @@ double error(const std::vector<float> &actual, const std::vector<double> &exact)
     return largest / std::sqrt(squares / (double)exact.size() + 1e-12);
 }
 
-// The scale of each row of x [batch, width] in 8 bits.
-std::vector<float> scales_of(const std::vector<float> &x, int batch, float least) {
+// The scale of each row of x [batch, width] in such levels.
+std::vector<float> scales_of(const Sample &s, const std::vector<float> &x, int batch, float least) {
     const size_t width = x.size() / batch;
     std::vector<float> scales(batch, least);
     for (size_t i = 0; i < x.size(); i++)
         scales[i / width] = std::fmax(scales[i / width], std::fabs(x[i]));
-    for (float &scale : scales) scale /= 127.0f;
+    for (float &scale : scales) scale /= s.levels();
     return scales;
 }
 
-// x as the kernels see it: rounded to levels, where they take it in 8 bits.
+// x as the kernels see it.
 std::vector<double> seen(const Sample &s, const std::vector<float> &x,
                          const std::vector<float> &scales) {
     std::vector<double> result(x.begin(), x.end());
     const size_t width = x.size() / scales.size();
-    for (size_t i = 0; s.in_levels() && i < x.size(); i++) {
+    const float most = s.levels();
+    for (size_t i = 0; most && i < x.size(); i++) {
         const float scale = scales[i / width], level = x[i] * (1.0f / scale);
-        result[i] = std::nearbyint(std::fmin(std::fmax(level, -127.0f), 127.0f)) * (double)scale;
+        result[i] = std::nearbyint(std::fmin(std::fmax(level, -most), most)) * (double)scale;
     }
     return result;
 }
@@ -137,7 +145,7 @@ double matmul_error(const Sample &s, int batch, int threads) {
     const auto x = normals((size_t)batch * s.m.width), bias = normals(s.m.rows);
     std::vector<float> y((size_t)batch * s.m.rows, NAN);
     if (rnnprune_matmul(&s.m, x.data(), bias.data(), y.data(), batch, threads)) return INFINITY;
-    const auto exact = seen(s, x, scales_of(x, batch, 1e-30f));
+    const auto exact = seen(s, x, scales_of(s, x, batch, 1e-30f));
     return error(y, s.multiply(x, exact, bias.data(), batch));
 }
 
@@ -163,9 +171,9 @@ double recurrent_error(const Sample &s, Cell cell, int steps, int batch, int thr
                            states.data(), steps, batch, threads))
         return INFINITY;
     double worst = 0.0;
-    auto scales = scales_of(h, batch, 1.0f);
+    auto scales = scales_of(s, h, batch, 1.0f);
     for (int t = 0; t < steps; t++) {
-        if (cell == RELU) scales = scales_of(h, batch, 1e-30f);
+        if (cell == RELU) scales = scales_of(s, h, batch, 1e-30f);
         const auto y = s.multiply(h, seen(s, h, scales), bias.data(), batch);
         std::vector<double> exact;
         for (int b = 0; b < batch; b++)
@@ -207,13 +215,14 @@ int main() {
                             const int threads = 1 + checks++ % 2;
                             const double product = matmul_error(plain, batch, threads);
                             const double state = recurrent_error(s, cell, 3, batch, threads);
-                            // Beside weights of 8 bits, gates are less exact: a tanh by 5e-5.
+                            // Beside integers, gates are less exact: a tanh by 5e-5.
                             failures += !(product <= 2e-5);
-                            failures += !(state <= (s.in_levels() ? 5e-4 : 2e-5));
+                            failures += !(state <= (s.levels() ? 5e-4 : 2e-5));
                             worst[0] = std::fmax(worst[0], product);
-                            worst[1 + s.in_levels()] = std::fmax(worst[1 + s.in_levels()], state);
+                            double &of_states = worst[1 + (s.levels() > 0)];
+                            of_states = std::fmax(of_states, state);
                         }
-        std::printf("%-9s largest error / rms: products %.1e, states %.1e, of int8 %.1e\n",
+        std::printf("%-9s largest error / rms: products %.1e, states %.1e, of integers %.1e\n",
                     rnnprune_instruction_set(set), worst[0], worst[1], worst[2]);
     }
     std::printf("%d comparisons, %d failures\n", 2 * checks, failures);

@@ -1,19 +1,30 @@
 // Activations in the layout that the panels read. Included once per instruction set (see body.h).
 
-typedef uint8_t Bytes __attribute__((vector_size(LANES)));
+template <class T> struct Narrow {
+    typedef T Type __attribute__((vector_size(LANES * sizeof(T))));
+};
+typedef Narrow<uint8_t>::Type Bytes;
+typedef Narrow<int16_t>::Type Words;
 
-// Numbers from -127 to 127, rounded, plus ZERO. GCC narrows vectors of AVX2 lane by lane.
+// Numbers of at most Levels<T>::LEVELS, rounded, as they are stored: bytes plus ZERO. GCC narrows vectors
+// of AVX2 lane by lane.
 #if LANES == 8
-static INLINE Bytes to_bytes(V level) {
-    static_assert(ZERO == 0, "the packs saturate as signed numbers");
+static INLINE __m128i to_words(V level) {
     const __m256i integers = _mm256_cvtps_epi32(level);
-    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(integers),
-                                          _mm256_extracti128_si256(integers, 1));
-    return (Bytes)_mm_cvtsi128_si64(_mm_packs_epi16(words, words));
+    return _mm_packs_epi32(_mm256_castsi256_si128(integers), _mm256_extracti128_si256(integers, 1));
+}
+static INLINE void narrow(V level, Words &found) { found = (Words)to_words(level); }
+static INLINE void narrow(V level, Bytes &found) {
+    static_assert(ZERO == 0, "the packs saturate as signed numbers");
+    const __m128i words = to_words(level);
+    found = (Bytes)_mm_cvtsi128_si64(_mm_packs_epi16(words, words));
 }
 #else
-static INLINE Bytes to_bytes(V level) {
-    return __builtin_convertvector((VI)(level + ROUND) + ZERO, Bytes);
+static INLINE void narrow(V level, Words &found) {
+    found = __builtin_convertvector((VI)(level + ROUND), Words);
+}
+static INLINE void narrow(V level, Bytes &found) {
+    found = __builtin_convertvector((VI)(level + ROUND) + ZERO, Bytes);
 }
 #endif
 
@@ -72,36 +83,41 @@ static void pack(const Matrix &m, int first, int last, const float *x, const Act
     }
 }
 
-// As pack, in bytes. What lies beyond the batch is left as it is: products of bytes are numbers,
-// whatever they are, and nobody reads these.
-template <int C>
+// As pack, in the integers that weights of type T want. What lies beyond the batch is left as it is:
+// products of integers are numbers, whatever they are, and nobody reads these.
+template <class T, int C>
 static void quantise_blocks(const Matrix &m, int first, int last, const float *x,
                             const Activations &packed) {
+    typedef typename Levels<T>::Activation Activation;
     constexpr int PART = C < LANES ? C : LANES;
     const int B = packed.tile, end = last * C;
     const size_t tile_size = (size_t)m.block_width() * B * C;
     for (int b = 0; b < packed.batch; b++) {
         const float *from = x + (size_t)b * m.width;
-        uint8_t *to = (uint8_t *)packed.data + b / B * tile_size + b % B * C;
+        Activation *to = (Activation *)packed.data + b / B * tile_size + b % B * C;
         const float factor = 1.0f / packed.scales[b];
         for (int k = first * C; k < end; k += LANES) {
             const V v = m.width - k < LANES ? load_some(from + k, m.width - k) : load(from + k);
-            const V level = clamp(v * factor, 127.0f);
-            // NaN becomes some byte: its scale, or the state that a unit hands on, tells of it.
-            const Bytes bytes = to_bytes(level);
+            const V level = clamp(v * factor, Levels<T>::LEVELS);
+            // NaN becomes some number: its scale, or the state that a unit hands on, tells of it.
+            typename Narrow<Activation>::Type narrowed;
+            narrow(level, narrowed);
             if (B == 1 && k + LANES <= end) {
-                __builtin_memcpy(to + k, &bytes, LANES);
+                __builtin_memcpy(to + k, &narrowed, sizeof(narrowed));
                 continue;
             }
             for (int i = 0; i < LANES && k + i < end; i += PART)
                 __builtin_memcpy(to + (size_t)((k + i) / C) * (B * C) + (k + i) % C,
-                                 (const char *)&bytes + i, PART);
+                                 (const Activation *)&narrowed + i, sizeof(Activation) * PART);
         }
     }
 }
 
 static void quantise(const Matrix &m, int first, int last, const float *x,
                      const Activations &packed) {
-    if (m.block_columns == 4) quantise_blocks<4>(m, first, last, x, packed);
-    else quantise_blocks<8>(m, first, last, x, packed);
+    const bool is_narrow = m.block_columns == 4;
+    if (m.dtype == INT8)
+        (is_narrow ? quantise_blocks<int8_t, 4> : quantise_blocks<int8_t, 8>)(m, first, last, x, packed);
+    else
+        (is_narrow ? quantise_blocks<int16_t, 4> : quantise_blocks<int16_t, 8>)(m, first, last, x, packed);
 }

@@ -7,7 +7,7 @@ namespace NAMESPACE {
 
 #include "panels.h"
 
-#include "int8.h"
+#include "integers.h"
 
 #include "rows.h"
 
@@ -17,12 +17,15 @@ namespace NAMESPACE {
 
 #define FLOAT_PRODUCT(R, C) product<FloatBlock<float, R, C>>(),
 #define BFLOAT_PRODUCT(R, C) product<FloatBlock<uint16_t, R, C>>(),
-#define INT8_PRODUCT(R, C) \
-    product<std::conditional_t<C % 4 == 0, IntegerBlock<R, C>, FloatBlock<int8_t, R, C>>>(),
+#define INT8_PRODUCT(R, C) integer_product<int8_t, R, C>(),
+#define INT16_PRODUCT(R, C) integer_product<int16_t, R, C>(),
 
 static const Kernels KERNELS = {
     NAME,
-    {{BLOCK_SHAPES(FLOAT_PRODUCT)}, {BLOCK_SHAPES(BFLOAT_PRODUCT)}, {BLOCK_SHAPES(INT8_PRODUCT)}},
+    {{BLOCK_SHAPES(FLOAT_PRODUCT)},
+     {BLOCK_SHAPES(BFLOAT_PRODUCT)},
+     {BLOCK_SHAPES(INT8_PRODUCT)},
+     {BLOCK_SHAPES(INT16_PRODUCT)}},
     magnitude,
     pack,
     quantise,
@@ -34,6 +37,7 @@ static const Kernels KERNELS = {
 #undef FLOAT_PRODUCT
 #undef BFLOAT_PRODUCT
 #undef INT8_PRODUCT
+#undef INT16_PRODUCT
 }  // namespace NAMESPACE
 
 #undef NAMESPACE

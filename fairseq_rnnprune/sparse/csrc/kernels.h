@@ -16,7 +16,7 @@ struct Matrix {
     const void *values;        // [blocks, block_rows, block_columns] of dtype
     const uint16_t *columns;   // [blocks]
     const int32_t *pointers;   // [gates * panels of a gate + 1]
-    const float *scales;       // [panels, block_rows]: int8 only, else null
+    const float *scales;       // [panels, block_rows]: integers only, else null
     const int32_t *offsets;    // [panels, block_rows]: 128 * the row's sum; int8 of 4 or 8 columns only
     const float *diagonal;     // [rows], to be added in column i of row i of every gate, or null
     int32_t rows;              // M, of all gates
@@ -38,7 +38,7 @@ struct Matrix {
     }
 };
 
-enum Dtype { FLOAT32, BFLOAT16, INT8, DTYPES };
+enum Dtype { FLOAT32, BFLOAT16, INT8, INT16, DTYPES };
 
 // X(rows, columns) for every block shape with kernels, the same as in cpu_library.py. Rows are a
 // multiple of columns, so that a panel of a recurrent weight produces whole blocks of the next step's
@@ -48,7 +48,8 @@ enum { SHAPES = 5 };
 
 // Activations x [B, K] as a kernel reads them: [tiles, block columns, tile, block_columns], so that
 // what a block needs of a whole tile of the batch is contiguous. Beyond B and K there are zeros.
-// data is float, or bytes with x = (data - ZERO) * scales[b] for the integer kernel (int8.h).
+// data is float or, for the integer kernels, words with x = data * scales[b] or bytes with
+// x = (data - ZERO) * scales[b] (integers.h).
 struct Activations {
     const void *data;
     const float *scales;  // [tiles * tile]
@@ -59,8 +60,9 @@ struct Activations {
 // The functions of one instruction set for one block shape and dtype.
 struct Product {
     int block_rows, block_columns;
-    int max_tile;     // a power of two
-    bool quantises;   // reads uint8 activations
+    int max_tile;          // a power of two
+    int levels;            // of integer activations on either side of 0; 0: they are floats
+    int activation_bytes;
     // y [B, M] = x W^T + bias, for the panels first to last - 1 of every gate.
     void (*rows)(const Matrix &, int first, int last, const Activations &, const float *bias,
                  float *y);

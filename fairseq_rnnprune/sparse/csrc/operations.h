@@ -50,31 +50,32 @@ Activations layout(const Matrix &m, const Product &product, int batch, int which
     int tile = 1;
     while (tile < batch && tile < product.max_tile) tile *= 2;
     const size_t size = (size_t)padded_batch(batch, tile) * m.block_width() * m.block_columns;
-    return {scratch(which, size * (product.quantises ? 1 : sizeof(float))), nullptr, batch, tile};
+    return {scratch(which, size * product.activation_bytes), nullptr, batch, tile};
 }
 
-// The scale of each activation row: the largest of |x| and `least`, in 127 levels. NaN for a row
+// The scale of each activation row: the largest of |x| and `least`, in so many levels. NaN for a row
 // with NaN or inf, which makes its results NaN.
-const float *activation_scales(const float *x, const Activations &packed, int width, float least) {
+const float *activation_scales(const float *x, const Activations &packed, int width, int levels,
+                               float least) {
     const int padded = padded_batch(packed.batch, packed.tile);
     float *scales = (float *)scratch(2, padded * sizeof(float));
     for (int b = 0; b < padded; b++) {
         const bool real = b < packed.batch;
         const float size = real ? kernels->magnitude(x + (size_t)b * width, width) : 0.0f;
         const float bound = size < least ? least : size;
-        scales[b] = (bound - bound == 0.0f ? bound : __builtin_nanf("")) / 127.0f;
+        scales[b] = (bound - bound == 0.0f ? bound : __builtin_nanf("")) / levels;
     }
     return scales;
 }
 
 // No panel reads beyond K if whole blocks make up K, so x itself is in the right layout.
 bool is_packed(const Matrix &m, const Product &product, int batch) {
-    return batch == 1 && m.width % m.block_columns == 0 && !product.quantises;
+    return batch == 1 && m.width % m.block_columns == 0 && !product.levels;
 }
 
 void pack(const Matrix &m, const Product &product, int first, int last, const float *x,
           const Activations &packed) {
-    (product.quantises ? kernels->quantise : kernels->pack)(m, first, last, x, packed);
+    (product.levels ? kernels->quantise : kernels->pack)(m, first, last, x, packed);
 }
 
 int at_most(int64_t x, int limit) { return x < limit ? (int)x : limit; }
@@ -96,7 +97,7 @@ void matmul(const Matrix &m, const Product &product, const float *x, const float
     Activations packed{x, nullptr, batch, 1};
     const bool copies = !is_packed(m, product, batch);
     if (copies) packed = layout(m, product, batch, 0);
-    if (product.quantises) packed.scales = activation_scales(x, packed, m.width, 1e-30f);
+    if (product.levels) packed.scales = activation_scales(x, packed, m.width, product.levels, 1e-30f);
     in_threads(threads, [&](int t, int n) {
         if (copies) {
             const int64_t width = m.block_width();
@@ -131,13 +132,13 @@ void recurrent(const Matrix &m, const Product &product, Cell cell, float ceiling
         for (int i = 0; i < 2; i++) state[i] = layout(m, product, batch, i);
     // States lie between their predecessor and a tanh, so one scale fits a whole sequence; those of
     // a ReLU need one in each step, for which the threads wait once more.
-    const bool scales_each_step = product.quantises && cell == RELU;
-    if (product.quantises)
+    const bool scales_each_step = product.levels && cell == RELU;
+    if (product.levels)
         state[0].scales = state[1].scales =
-            scales_each_step ? activation_scales(h, state[0], H, 1e-30f)
-                             : activation_scales(h_0, state[0], H, 1.0f);
+            scales_each_step ? activation_scales(h, state[0], H, product.levels, 1e-30f)
+                             : activation_scales(h_0, state[0], H, product.levels, 1.0f);
     float *gates_h = (float *)scratch(3, (size_t)batch * m.rows * sizeof(float));
-    const auto units = (product.quantises ? kernels->coarse_units : kernels->units)[cell];
+    const auto units = (product.levels ? kernels->coarse_units : kernels->units)[cell];
 
     in_threads(threads, [&](int t, int n) {
         const int first = first_panel(m, t, n), last = first_panel(m, t + 1, n);
@@ -167,7 +168,7 @@ void recurrent(const Matrix &m, const Product &product, Cell cell, float ceiling
                       ceiling);
             if (scales_each_step) {
                 barrier(n);
-                next.scales = activation_scales(after, next, H, 1e-30f);
+                next.scales = activation_scales(after, next, H, product.levels, 1e-30f);
             }
             if (copies) pack(m, product, first_column, last_column, after, next);
             barrier(n);

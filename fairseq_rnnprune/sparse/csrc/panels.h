@@ -82,8 +82,7 @@ template <class T, int R, int C> struct FloatBlock {
     typedef T Value;
     typedef float Activation;
     typedef V Sum;
-    static constexpr bool QUANTISES = false;
-    static constexpr int ROWS = R, COLUMNS = C;
+    static constexpr int ROWS = R, COLUMNS = C, LEVELS = 0;
     // A row lies in SPAN lanes, if need be of several vectors that share their sum.
     static constexpr int SPAN = C < LANES ? C : LANES;
     static constexpr int VECTORS = R * C / LANES;
@@ -149,7 +148,7 @@ template <class T, int R, int C> struct FloatBlock {
         return sum[0][i][b];
     }
 
-    // sum: a panel times x [block columns, B, C]; of int8 values, without their scales.
+    // sum: a panel times x [block columns, B, C]; of integers, without their scales.
     template <int B>
     static INLINE void sums(V (&sum)[SUMS][B], const Matrix &m, int panel, const float *x) {
         const int k = m.pointers[panel], n = m.pointers[panel + 1] - k;

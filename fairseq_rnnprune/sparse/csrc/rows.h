@@ -54,7 +54,7 @@ static INLINE void store_added_rows(const V (&sum)[PANELS][Block::SUMS][B], cons
 template <class Block, int PANELS, int B>
 static INLINE void store_panels(const typename Block::Sum (&sum)[PANELS][Block::SUMS][B],
                                 const Terms &terms, float *y, size_t rows, int batch) {
-    if constexpr (Block::QUANTISES || Block::SPAN == 1)
+    if constexpr (Block::LEVELS || Block::SPAN == 1)
         store_rows<Block>(sum, terms, y, rows, batch);
     else store_added_rows<Block>(sum, terms, y, rows, batch);
 }
@@ -88,14 +88,14 @@ static NOINLINE void some_rows(const Matrix &m, int g, int p, const Activations 
     const Place place(m, g, bias, y);
     // As many as a group of panels has, of which only the first is wanted.
     int32_t offsets[N * R] = {};
-    if (Block::QUANTISES)
+    if (place.terms.offsets)
         for (int r = 0; r < R; r++) offsets[r] = place.terms.offsets[p * R + r];
     auto data = (const typename Block::Activation *)x.data;
     for (int start = 0; start < batch; start += B) {
         typename Block::Sum sum[N][Block::SUMS][B] = {};
         Block::template sums<B>(sum[0], m, g * m.gate_panels() + p, data);
         float out[B][N * R];
-        const float *x_scales = Block::QUANTISES ? x.scales + start : nullptr;
+        const float *x_scales = Block::LEVELS ? x.scales + start : nullptr;
         store_panels<Block>(sum, Terms{nullptr, nullptr, offsets, x_scales}, out[0], N * R, B);
         const Terms terms = place.from(0, x, start);
         for (int b = start; b < start + B && b < batch; b++)
@@ -174,5 +174,12 @@ static void add_diagonal(const Matrix &m, int first, int last, const float *x, f
 }
 
 template <class Block> static constexpr Product product() {
-    return {Block::ROWS, Block::COLUMNS, Block::MAX_TILE, Block::QUANTISES, rows<Block>};
+    return {Block::ROWS,   Block::COLUMNS,
+            Block::MAX_TILE, Block::LEVELS,
+            sizeof(typename Block::Activation), rows<Block>};
+}
+
+// Of blocks of one column, which have no dot products, integers are widened.
+template <class T, int R, int C> static constexpr Product integer_product() {
+    return product<std::conditional_t<C % 4 == 0, IntegerBlock<T, R, C>, FloatBlock<T, R, C>>>();
 }

@@ -34,7 +34,7 @@ static INLINE V clamp(V x, float bound) {
 }
 #endif
 
-// bfloat16 and int8 values as floats. GCC widens short vectors lane by lane, hence the intrinsics.
+// bfloat16 and integer values as floats. GCC widens short vectors lane by lane, hence the intrinsics.
 #if LANES == 16
 static INLINE V load(const uint16_t *p) {
     // One instruction that widens and shifts: word i becomes the upper half of lane i.
@@ -46,6 +46,9 @@ static INLINE V load(const uint16_t *p) {
 static INLINE V load(const int8_t *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
+static INLINE V load(const int16_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)p)));
+}
 #elif LANES == 8
 static INLINE V load(const uint16_t *p) {
     const __m128i half = _mm_loadu_si128((const __m128i *)p);
@@ -54,17 +57,22 @@ static INLINE V load(const uint16_t *p) {
 static INLINE V load(const int8_t *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }
+static INLINE V load(const int16_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
 #else
 static INLINE V load(const uint16_t *p) {
     VI bits;
     for (int i = 0; i < LANES; i++) bits[i] = (int32_t)((uint32_t)p[i] << 16);
     return (V)bits;
 }
-static INLINE V load(const int8_t *p) {
+template <class T> static INLINE V load_integers(const T *p) {
     V v;
     for (int i = 0; i < LANES; i++) v[i] = p[i];
     return v;
 }
+static INLINE V load(const int8_t *p) { return load_integers(p); }
+static INLINE V load(const int16_t *p) { return load_integers(p); }
 #endif
 
 // x[0 .. C-1], repeated to fill a vector; of more than LANES, the first ones.
@@ -133,13 +141,19 @@ static INLINE V sums_side_by_side(V a, V b, V c, V d) {
 }
 #endif
 
+// v + w, which may wrap: of activations beyond the batch, which hold anything, sums of words do.
+template <class T> static INLINE T add_wrapping(T v, T w) {
+    typedef uint32_t Unsigned __attribute__((vector_size(sizeof(T))));
+    return (T)((Unsigned)v + (Unsigned)w);
+}
+
 // The sums of lanes 2i and 2i + 1 of v, then of w.
 static INLINE VI sums_of_2(VI v, VI w) {
     const VI even = LANE * 2 % LANES;
     const auto join = [&](VI lanes) INLINE_LAMBDA {
         return LANE < LANES / 2 ? permute(v, lanes) : permute(w, lanes);
     };
-    return join(even) + join(even + 1);
+    return add_wrapping(join(even), join(even + 1));
 }
 
 // Lane LANES / 4 * i + j of the result is the sum of lanes 4j to 4j + 3 of vector i.
