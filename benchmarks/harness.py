@@ -19,7 +19,13 @@ from fairseq_rnnprune.bench.timing import measure, relative_error, summary, use_
 
 RESULTS = Path(__file__).parent / "results"
 # Largest error / root mean square of the exact result.
-LIMITS = {torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2, torch.int8: 0.15}
+LIMITS = {
+    torch.float32: 1e-5,
+    torch.bfloat16: 5e-2,
+    torch.float16: 1e-2,
+    torch.int16: 1e-2,
+    torch.int8: 0.15,
+}
 
 
 @dataclass
