@@ -112,19 +112,28 @@ def test_what_needs_the_dense_run_says_so(recipe, text, tmp_path, monkeypatch, c
 @pytest.mark.parametrize(
     "lines, lengths",
     [
-        (29_000, "--max-epoch 15 --max-update 6810 --warmup-updates 400 --prune-freq 50"),
+        (
+            29_000,
+            "--max-epoch 15 --max-update 6810 --warmup-updates 400 --prune-freq 50",
+        ),
         (64, "--max-epoch 15 --max-update 15 --warmup-updates 1 --prune-freq 1"),
         (65, "--max-epoch 15 --max-update 30 --warmup-updates 3 --prune-freq 1"),
     ],
 )
 def test_lengths_follow_the_number_of_sentences(recipe, lines, lengths):
-    assert recipe.lengths("cubic-90", lines) == shlex.split(lengths)
-    assert recipe.lengths("dense", lines) == shlex.split(lengths)[:6]
+    wanted = shlex.split(f"--batch-size 64 {lengths}")
+    assert recipe.lengths("cubic-90", lines) == wanted
+    assert recipe.lengths("dense", lines) == wanted[:8]
 
 
 def test_a_long_run_has_twice_the_epochs(recipe):
-    wanted = "--max-epoch 30 --max-update 60 --warmup-updates 6"
+    wanted = "--batch-size 64 --max-epoch 30 --max-update 60 --warmup-updates 6"
     assert recipe.lengths("dense-long", 65) == shlex.split(wanted)
+
+
+def test_half_the_batch_has_twice_the_updates(recipe):
+    wanted = "--batch-size 32 --max-epoch 15 --max-update 45 --warmup-updates 4"
+    assert recipe.lengths("dense-batch-32", 65) == shlex.split(wanted)
 
 
 def test_distilled_text_is_the_teachers_in_the_order_of_the_lines(

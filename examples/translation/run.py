@@ -34,7 +34,7 @@ BATCH = 64
 COMMON = shlex.split(
     "--task translation --arch rnnprune_gru_seq2seq_256 --share-all-embeddings "
     "--criterion label_smoothed_cross_entropy --label-smoothing 0.1 --ddp-backend legacy_ddp "
-    f"--batch-size {BATCH} --lr 0.002 --lr-scheduler cosine --clip-norm 1.0 "
+    "--lr 0.002 --lr-scheduler cosine --clip-norm 1.0 "
     "--no-epoch-checkpoints "
     "--save-interval-updates 200 --keep-interval-updates 1 --disable-validation "
     "--log-format json --log-interval 50 --num-workers 0"
@@ -92,6 +92,9 @@ RUNS = {
     # Trained on the translations of `dense` with the same seed, instead of people's.
     "dense-distilled": DENSE,
     "cubic-90-distilled": [*CUBIC, "0.9", *EARLY],
+    # Half the batch, twice the updates.
+    "dense-batch-32": [*DENSE, "--lr", "0.0015"],
+    "cubic-90-batch-32": [*CUBIC, "0.9", *EARLY, "--lr", "0.002"],
     # Twice the epochs.
     "dense-long": DENSE,
     "cubic-90-long": [*CUBIC, "0.9", *EARLY],
@@ -147,10 +150,12 @@ def main() -> None:
 
 
 def lengths(run: str, lines: int) -> list[str]:
-    """Epochs and updates of training, of its warm-up and between masks, for so many sentences."""
+    """Batch, epochs, and updates in all, to warm up and between masks, for so many sentences."""
     epochs = EPOCHS * (2 if run.endswith("-long") else 1)
-    updates = epochs * math.ceil(lines / BATCH)
+    batch = BATCH // 2 if run.endswith("-batch-32") else BATCH
+    updates = epochs * math.ceil(lines / batch)
     options = {
+        "--batch-size": batch,
         "--max-epoch": epochs,
         "--max-update": updates,
         "--warmup-updates": min(400, max(1, updates // 10)),
