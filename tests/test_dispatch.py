@@ -86,7 +86,7 @@ def test_missing_kernels_are_logged_once(monkeypatch, caplog):
 
 
 @needs_kernels
-@pytest.mark.parametrize("changed", ["struct", "function"])
+@pytest.mark.parametrize("changed", ["struct", "function", "dtype"])
 def test_kernels_of_another_version_are_not_used(monkeypatch, caplog, changed):
     if changed == "struct":
 
@@ -94,6 +94,8 @@ def test_kernels_of_another_version_are_not_used(monkeypatch, caplog, changed):
             _fields_ = (("more", cpu_library.ctypes.c_void_p),)
 
         monkeypatch.setattr(cpu_library, "Matrix", Matrix)
+    elif changed == "dtype":
+        monkeypatch.setitem(cpu_library.DTYPES, torch.float64, len(cpu_library.DTYPES))
     else:
         monkeypatch.setitem(cpu_library._FUNCTIONS, "of_tomorrow", ())
     cpu_library.load.cache_clear()

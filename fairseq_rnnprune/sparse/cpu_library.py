@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .matrix import BlockSparseMatrix
+from .validation import INT16_LEVELS
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ _PROCESS = os.getpid()
 BLOCK_SHAPES = ((16, 1), (4, 4), (8, 4), (16, 4), (8, 8))
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2, torch.int16: 3}
 # What activations become for integers: so many levels on either side of 0 (csrc/integers.h).
-LEVELS = {torch.int8: 127, torch.int16: 4095}
+LEVELS = {torch.int8: 127, torch.int16: INT16_LEVELS}
 CELLS = {"gru": 0, "relu": 1, "tanh": 2}
 
 _OUT_OF_MEMORY = 2
@@ -175,12 +176,13 @@ def load() -> ctypes.CDLL | None:
 
 
 def _is_of_this_version(library: ctypes.CDLL) -> bool:
-    """Whether a library has every function and means the same structs: an older one may not."""
-    names = [*_FUNCTIONS, "matrix_bytes", "layer_bytes", "instruction_set"]
+    """Whether a library has every function and means the same types: an older one may not."""
+    names = [*_FUNCTIONS, "dtypes", "matrix_bytes", "layer_bytes", "instruction_set"]
     if not all(hasattr(library, f"rnnprune_{name}") for name in names):
         return False
     sizes = (library.rnnprune_matrix_bytes(), library.rnnprune_layer_bytes())
-    return sizes == (ctypes.sizeof(Matrix), ctypes.sizeof(Layer))
+    are_same_structs = sizes == (ctypes.sizeof(Matrix), ctypes.sizeof(Layer))
+    return are_same_structs and library.rnnprune_dtypes() == len(DTYPES)
 
 
 def _offsets(W: BlockSparseMatrix) -> Tensor:

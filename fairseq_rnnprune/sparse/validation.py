@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 VALUE_DTYPES = (*WEIGHT_DTYPES, torch.int16, torch.int8)
-# Times activations of at most 4095, which csrc/integers.h gives them, such a sum fits 32 bits.
-MAX_INT16_ROW = (2**31 - 1) // 4095
+# Beside int16 activations have so many levels on either side of 0 (csrc/integers.h); times these,
+# the sum of a row's values fits 32 bits.
+INT16_LEVELS = 4095
+MAX_INT16_ROW = (2**31 - 1) // INT16_LEVELS
 
 # Pointers are int32.
 MAX_ELEMENTS = 2**31 - 1

@@ -144,7 +144,8 @@ int rnnprune_use_instruction_set(int i) {
     return OK;
 }
 
-// For Python to check that it means the same structs.
+// For Python to check that it means the same structs and types of values.
+int rnnprune_dtypes() { return DTYPES; }
 int rnnprune_matrix_bytes() { return sizeof(Matrix); }
 int rnnprune_layer_bytes() { return sizeof(Layer); }
 
