@@ -81,7 +81,7 @@ void print_row(const char *name, double step, double product, size_t matrix_byte
 
 void time_format(const char *name, int H, double density, int r, int c, int dtype) {
     const int panels = (H + r - 1) / r, columns = (H + c - 1) / c;
-    const size_t value = dtype == FLOAT32 ? 4 : dtype == INT8 ? 1 : 2;
+    const size_t value = value_bytes(dtype);
     std::vector<uint16_t> column;
     std::vector<int32_t> pointers{0};
     for (int p = 0; p < 3 * panels; p++) {
@@ -94,7 +94,7 @@ void time_format(const char *name, int H, double density, int r, int c, int dtyp
     std::vector<float> scales((size_t)3 * panels * r, 1.0f);
     std::vector<int32_t> offsets((size_t)3 * panels * r);
     const Matrix m{aligned(values), column.data(), pointers.data(),
-                   dtype >= INT8 ? scales.data() : nullptr, dtype == INT8 ? offsets.data() : nullptr,
+                   has_scales(dtype) ? scales.data() : nullptr, dtype == INT8 ? offsets.data() : nullptr,
                    nullptr, 3 * H, H, 3, r, c, dtype};
     std::vector<float> gates((size_t)STEPS * 3 * H, 0.1f), bias(3 * H, 0.1f), h(H, 0.1f);
     std::vector<float> states((size_t)STEPS * H), y(3 * H);

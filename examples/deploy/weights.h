@@ -75,10 +75,9 @@ public:
         const size_t panels = (size_t)shape.gates * shape.gate_panels(), blocks = columns.size();
         bool fits = pointers.size() == panels + 1 && pointers[0] == 0 && pointers[panels] == (int)blocks;
         fits = fits && std::is_sorted(pointers.data(), pointers.data() + panels + 1);
-        const size_t bytes = shape.dtype == FLOAT32 ? 4 : shape.dtype == INT8 ? 1 : 2;
-        const size_t block = bytes * shape.block_rows * shape.block_columns;
+        const size_t block = (size_t)value_bytes(shape.dtype) * shape.block_rows * shape.block_columns;
         fits = fits && values.size() % block == 0 && values.size() / block == blocks;
-        fits = fits && (shape.dtype == FLOAT32 || shape.dtype == BFLOAT16 || scales.size() == panels * shape.block_rows);
+        fits = fits && (!has_scales(shape.dtype) || scales.size() == panels * shape.block_rows);
         fits = fits && (!diagonal.size() || diagonal.size() == (size_t)shape.rows);
         for (size_t b = 0; fits && b < blocks; b++) fits = columns[b] < shape.block_width();
         if (!fits) throw std::runtime_error("expected the arrays of a matrix, got others");
@@ -125,7 +124,7 @@ private:
     float value(size_t i, int padded_row) const {
         if (shape.dtype == FLOAT32) return ((const float *)values.data())[i];
         if (shape.dtype == BFLOAT16) return widen(((const uint16_t *)values.data())[i]);
-        const int level = shape.dtype == INT16 ? ((const int16_t *)values.data())[i] : ((const int8_t *)values.data())[i];
-        return level * scales[padded_row];
+        const bool is_wide = shape.dtype == INT16;
+        return (is_wide ? ((const int16_t *)values.data())[i] : ((const int8_t *)values.data())[i]) * scales[padded_row];
     }
 };

@@ -46,7 +46,7 @@ struct Sample {
         }
         const void *values[] = {floats.data(), halves.data(), bytes.data(), words.data()};
         m.values = values[dtype], m.columns = columns.data(), m.pointers = pointers.data();
-        m.scales = dtype >= INT8 ? scales.data() : nullptr;
+        m.scales = has_scales(dtype) ? scales.data() : nullptr;
         m.offsets = dtype == INT8 ? offsets.data() : nullptr;
     }
 

@@ -75,15 +75,7 @@ static void pack_blocks(const Matrix &m, int first, int last, const float *x,
             }
 }
 
-static void pack(const Matrix &m, int first, int last, const float *x, const Activations &packed) {
-    switch (m.block_columns) {
-        case 1: return pack_blocks<1>(m, first, last, x, packed);
-        case 4: return pack_blocks<4>(m, first, last, x, packed);
-        default: return pack_blocks<8>(m, first, last, x, packed);
-    }
-}
-
-// As pack, in the integers that weights of type T want. What lies beyond the batch is left as it is:
+// As pack_blocks, in the integers that weights of type T want. What lies beyond the batch is left as it is:
 // products of integers are numbers, whatever they are, and nobody reads these.
 template <class T, int C>
 static void quantise_blocks(const Matrix &m, int first, int last, const float *x,
@@ -113,11 +105,10 @@ static void quantise_blocks(const Matrix &m, int first, int last, const float *x
     }
 }
 
-static void quantise(const Matrix &m, int first, int last, const float *x,
-                     const Activations &packed) {
-    const bool is_narrow = m.block_columns == 4;
-    if (m.dtype == INT8)
-        (is_narrow ? quantise_blocks<int8_t, 4> : quantise_blocks<int8_t, 8>)(m, first, last, x, packed);
-    else
-        (is_narrow ? quantise_blocks<int16_t, 4> : quantise_blocks<int16_t, 8>)(m, first, last, x, packed);
+// Product::pack for one kind of block.
+template <class Block>
+static void pack(const Matrix &m, int first, int last, const float *x, const Activations &packed) {
+    if constexpr (Block::LEVELS > 0)
+        quantise_blocks<typename Block::Value, Block::COLUMNS>(m, first, last, x, packed);
+    else pack_blocks<Block::COLUMNS>(m, first, last, x, packed);
 }

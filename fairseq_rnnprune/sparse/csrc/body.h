@@ -9,9 +9,9 @@ namespace NAMESPACE {
 
 #include "integers.h"
 
-#include "rows.h"
-
 #include "activations.h"
+
+#include "rows.h"
 
 #include "recurrent.h"
 
@@ -27,8 +27,6 @@ static const Kernels KERNELS = {
      {BLOCK_SHAPES(INT8_PRODUCT)},
      {BLOCK_SHAPES(INT16_PRODUCT)}},
     magnitude,
-    pack,
-    quantise,
     add_diagonal,
     {units<GRUCell>, units<ReLUCell>, units<TanhCell>},
     {units<CoarseGRUCell>, units<ReLUCell>, units<CoarseTanhCell>},

@@ -87,6 +87,7 @@ static INLINE VI dot(VI sum, const int16_t *w, VI x) {
 static INLINE VI widen(VI v) { return v; }
 
 template <class T, int R, int C> struct IntegerBlock {
+    typedef T Value;
     typedef typename Levels<T>::Activation Activation;
     typedef VI Sum;
     static constexpr int ROWS = R, COLUMNS = C, LEVELS = Levels<T>::LEVELS;

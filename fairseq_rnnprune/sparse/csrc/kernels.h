@@ -39,6 +39,8 @@ struct Matrix {
 };
 
 enum Dtype { FLOAT32, BFLOAT16, INT8, INT16, DTYPES };
+inline int value_bytes(int dtype) { return dtype == FLOAT32 ? 4 : dtype == INT8 ? 1 : 2; }
+inline bool has_scales(int dtype) { return dtype == INT8 || dtype == INT16; }
 
 // X(rows, columns) for every block shape with kernels, the same as in cpu_library.py. Rows are a
 // multiple of columns, so that a panel of a recurrent weight produces whole blocks of the next step's
@@ -63,6 +65,8 @@ struct Product {
     int max_tile;          // a power of two
     int levels;            // of integer activations on either side of 0; 0: they are floats
     int activation_bytes;
+    // Writes the block columns first to last - 1 of x [B, K] into the layout of Activations.
+    void (*pack)(const Matrix &, int first, int last, const float *x, const Activations &);
     // y [B, M] = x W^T + bias, for the panels first to last - 1 of every gate.
     void (*rows)(const Matrix &, int first, int last, const Activations &, const float *bias,
                  float *y);
@@ -93,9 +97,6 @@ struct Kernels {
     Product products[DTYPES][SHAPES];
     // Largest |x| among n; NaN if one is NaN.
     float (*magnitude)(const float *x, int n);
-    // Writes the block columns first to last - 1 of x [B, K] into the layout of Activations.
-    void (*pack)(const Matrix &, int first, int last, const float *x, const Activations &);
-    void (*quantise)(const Matrix &, int first, int last, const float *x, const Activations &);
     // y [B, M] += the diagonal times x [B, K], in the rows first to last - 1 of every gate.
     void (*add_diagonal)(const Matrix &, int first, int last, const float *x, float *y, int batch);
     Units *units[CELLS];

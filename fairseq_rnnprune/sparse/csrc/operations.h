@@ -73,11 +73,6 @@ bool is_packed(const Matrix &m, const Product &product, int batch) {
     return batch == 1 && m.width % m.block_columns == 0 && !product.levels;
 }
 
-void pack(const Matrix &m, const Product &product, int first, int last, const float *x,
-          const Activations &packed) {
-    (product.levels ? kernels->quantise : kernels->pack)(m, first, last, x, packed);
-}
-
 int at_most(int64_t x, int limit) { return x < limit ? (int)x : limit; }
 
 // y [B, M] = x [B, K] W^T + bias, in the panels first to last - 1 of every gate. x is given twice: as
@@ -101,7 +96,7 @@ void matmul(const Matrix &m, const Product &product, const float *x, const float
     in_threads(threads, [&](int t, int n) {
         if (copies) {
             const int64_t width = m.block_width();
-            pack(m, product, width * t / n, width * (t + 1) / n, x, packed);
+            product.pack(m, width * t / n, width * (t + 1) / n, x, packed);
             barrier(n);
         }
         multiply(m, product, first_panel(m, t, n), first_panel(m, t + 1, n), x, packed, bias, y);
@@ -151,7 +146,7 @@ void recurrent(const Matrix &m, const Product &product, Cell cell, float ceiling
         const int first_column = column(first_unit), last_column = column(last_unit);
         Activations mine[2] = {state[0], state[1]};
         if (copies) {
-            pack(m, product, first_column, last_column, h, mine[0]);
+            product.pack(m, first_column, last_column, h, mine[0]);
             barrier(n);
         }
         for (int step = 0; step < steps; step++) {
@@ -170,7 +165,7 @@ void recurrent(const Matrix &m, const Product &product, Cell cell, float ceiling
                 barrier(n);
                 next.scales = activation_scales(after, next, H, product.levels, 1e-30f);
             }
-            if (copies) pack(m, product, first_column, last_column, after, next);
+            if (copies) product.pack(m, first_column, last_column, after, next);
             barrier(n);
         }
     });
