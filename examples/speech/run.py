@@ -85,6 +85,11 @@ RUNS = {
     "dense-long": f"{LARGE} {DENSE}",
     "sparse-90-fisher-long": f"{LARGE} {CUBIC} {MILD} {FISHER} --prune-sparsity 0.9",
     "blocks-90-fisher-long": f"{LARGE} {CUBIC} {MILD} {FISHER} --prune-sparsity 0.9 {BLOCKS}",
+    # Half the batch, twice the updates.
+    "dense-batch-4": f"{LARGE} {DENSE} --lr 0.001",
+    "sparse-90-fisher-batch-4": f"{LARGE} {CUBIC} {FISHER} --lr 0.002 --prune-sparsity 0.9",
+    "blocks-90-fisher-batch-4": f"{LARGE} {CUBIC} {FISHER} --lr 0.002 --prune-sparsity 0.9 "
+    f"{BLOCKS}",
     "small-dense": f"{SMALL} {SMALL_DENSE}",
     "relu-dense": f"{RELU} {DENSE}",
     "relu-90": f"{RELU} {CUBIC} --prune-sparsity 0.9",
@@ -134,8 +139,9 @@ def main() -> None:
 def train_options(run: str, seed: int, utterances: int) -> list[str]:
     """Options of fairseq-train for so many utterances: schedules end with the last epoch."""
     epochs = EPOCHS * (2 if run.endswith("-long") else 1)
-    updates = epochs * math.ceil(utterances / BATCH_SIZE)
-    common = COMMON.format(epochs=epochs, updates=updates, batch_size=BATCH_SIZE)
+    batch_size = BATCH_SIZE // 2 if run.endswith("-batch-4") else BATCH_SIZE
+    updates = epochs * math.ceil(utterances / batch_size)
+    common = COMMON.format(epochs=epochs, updates=updates, batch_size=batch_size)
     return [*shlex.split(common), *shlex.split(RUNS[run]), "--seed", str(seed)]
 
 
