@@ -1,13 +1,14 @@
 // The kernels without Python: microseconds of a GRU's step and of a product, and the rate at which
 // a loop that only adds up reads as many bytes. native.py compiles, runs and records it.
 //
-//   native HIDDEN DENSITY
+//   native HIDDEN DENSITY INSTRUCTION_SET
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <random>
 #include <vector>
 
@@ -119,6 +120,8 @@ void time_format(const char *name, int H, double density, int r, int c, int dtyp
 int main(int, char **arguments) {
     const int H = std::atoi(arguments[1]);
     const double density = std::atof(arguments[2]);
+    for (int i = 0; const char *name = rnnprune_instruction_set(i); i++)
+        if (!std::strcmp(name, arguments[3])) rnnprune_use_instruction_set(i);
     time_format("fp32-16x1", H, density, 16, 1, FLOAT32);
     time_format("fp32-4x4", H, density, 4, 4, FLOAT32);
     time_format("fp32-8x4", H, density, 8, 4, FLOAT32);

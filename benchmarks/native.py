@@ -21,6 +21,7 @@ import tempfile
 from pathlib import Path
 
 from fairseq_rnnprune.experiment import save_result
+from fairseq_rnnprune.sparse import cpu_library
 
 FOLDER = Path(__file__).resolve().parent
 KERNELS = FOLDER.parent / "fairseq_rnnprune" / "sparse" / "csrc"
@@ -34,11 +35,19 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--hidden", type=int, nargs="+", default=[384, 512, 656, 1760, 2560])
     options.add_argument("--sparsity", type=float, default=0.9)
+    options.add_argument("--instruction-set", metavar="NAME", help="instead of the best one here")
     options.add_argument("--opus", type=Path, metavar="CHECKOUT", help="compare with its kernels")
     options.add_argument("--lyra", type=Path, metavar="CHECKOUT", help="the same")
     options.add_argument("--deepsparse", type=Path, metavar="PYTHON", help="the same")
     options.add_argument("--out", type=Path, default=FOLDER / "results" / "native")
     arguments = options.parse_args()
+    usable = cpu_library.instruction_sets()
+    arguments.instruction_set = arguments.instruction_set or usable[0]
+    if arguments.instruction_set not in usable:
+        options.error(
+            f"--instruction-set: expected one of {', '.join(usable)}, "
+            f"got {arguments.instruction_set}"
+        )
     compiler = os.environ.get("CXX", "g++")
     with tempfile.TemporaryDirectory() as folder:
         kernels, program = Path(folder, "kernels.o"), Path(folder, "native")
@@ -54,7 +63,7 @@ def main() -> None:
         subprocess.run([compiler, *FLAGS, *more, "-o", str(program)], check=True)
         for hidden in arguments.hidden:
             sizes = [str(hidden), f"{1 - arguments.sparsity:g}"]
-            rows = rows_of([str(program), *sizes])
+            rows = rows_of([str(program), *sizes, arguments.instruction_set])
             if arguments.deepsparse:
                 script = str(FOLDER / "deepsparse_peer.py")
                 rows += rows_of([str(arguments.deepsparse), script, *sizes])
@@ -80,6 +89,7 @@ def record(arguments: argparse.Namespace, hidden: int, rows: list[dict[str, floa
         f"native-h{hidden}",
         1,
         f"python benchmarks/native.py --hidden {hidden} --sparsity {arguments.sparsity:g}"
+        f" --instruction-set {arguments.instruction_set}"
         + (" --opus CHECKOUT" if arguments.opus else "")
         + (" --lyra CHECKOUT" if arguments.lyra else "")
         + (" --deepsparse PYTHON" if arguments.deepsparse else ""),

@@ -47,7 +47,7 @@ DTYPES = list(cpu.DTYPES)
 CANARY = 12345.0
 
 
-@pytest.fixture(params=["avx512", "avx2", "baseline"])
+@pytest.fixture(params=["avx512", "avx_vnni", "avx2", "baseline"])
 def instruction_set(request):
     if request.param not in cpu_library.instruction_sets():
         pytest.skip(f"this processor lacks what csrc/kernels.cpp asks of one for {request.param}")
@@ -371,6 +371,7 @@ def test_instruction_sets_are_those_whose_flags_the_processor_has():
     flags = re.search(r"^flags\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)[1].split()
     needed = {
         "avx512": {"avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
+        "avx_vnni": {"avx_vnni", "avx2", "fma"},
         "avx2": {"avx2", "fma"},
         "baseline": set(),
     }

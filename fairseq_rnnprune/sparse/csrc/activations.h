@@ -15,9 +15,9 @@ static INLINE __m128i to_words(V level) {
 }
 static INLINE void narrow(V level, Words &found) { found = (Words)to_words(level); }
 static INLINE void narrow(V level, Bytes &found) {
-    static_assert(ZERO == 0, "the packs saturate as signed numbers");
-    const __m128i words = to_words(level);
-    found = (Bytes)_mm_cvtsi128_si64(_mm_packs_epi16(words, words));
+    const __m128i words = _mm_add_epi16(to_words(level), _mm_set1_epi16(ZERO));
+    const __m128i bytes = ZERO ? _mm_packus_epi16(words, words) : _mm_packs_epi16(words, words);
+    found = (Bytes)_mm_cvtsi128_si64(bytes);
 }
 #else
 static INLINE void narrow(V level, Words &found) {

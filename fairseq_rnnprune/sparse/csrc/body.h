@@ -1,6 +1,7 @@
-// Everything that is compiled once per instruction set: kernels.cpp defines NAMESPACE and LANES and
-// includes this where the compiler's target is set. Nothing here may include a system header, nor
-// call a function that another instruction set could share.
+// Everything that is compiled once per instruction set: kernels.cpp defines NAMESPACE, NAME, LANES and
+// VNNI (whether there are dot products of bytes and words), and includes this where the compiler's
+// target is set. Nothing here may include a system header, nor call a function that another
+// instruction set could share.
 
 namespace NAMESPACE {
 #include "simd.h"
@@ -39,5 +40,6 @@ static const Kernels KERNELS = {
 }  // namespace NAMESPACE
 
 #undef NAMESPACE
-#undef LANES
 #undef NAME
+#undef LANES
+#undef VNNI

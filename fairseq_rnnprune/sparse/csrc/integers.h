@@ -6,9 +6,9 @@
 // activation has LEVELS on either side of 0, of 16 bits so few that the weights of a row, whose sum
 // Python bounds, have most of the bits.
 
-// AVX-512 wants one factor of bytes unsigned: activations are stored as x / scale + ZERO, and
+// VNNI wants one factor of bytes unsigned: activations are stored as x / scale + ZERO, and
 // Matrix::offsets is what a ZERO of 128 adds to a row.
-static constexpr int ZERO = LANES == 8 ? 0 : 128;
+static constexpr int ZERO = LANES == 8 && !VNNI ? 0 : 128;
 
 // What a weight of type T is multiplied with.
 template <class T> struct Levels;
@@ -28,10 +28,7 @@ typedef Ints<4>::Type VI4;
 typedef Ints<8>::Type VI8;
 
 // sum + the dot products of the four bytes, or of the two words, in each lane of w and of x.
-#if LANES == 16
-static INLINE VI dot(VI sum, const int8_t *w, VI x) {
-    return (VI)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, _mm512_loadu_si512(w));
-}
+#if VNNI
 static INLINE VI8 dot(VI8 sum, const int8_t *w, VI8 x) {
     return (VI8)_mm256_dpbusd_epi32((__m256i)sum, (__m256i)x,
                                     _mm256_loadu_si256((const __m256i *)w));
@@ -39,16 +36,18 @@ static INLINE VI8 dot(VI8 sum, const int8_t *w, VI8 x) {
 static INLINE VI4 dot(VI4 sum, const int8_t *w, VI4 x) {
     return (VI4)_mm_dpbusd_epi32((__m128i)sum, (__m128i)x, _mm_loadu_si128((const __m128i *)w));
 }
-static INLINE VI dot(VI sum, const int16_t *w, VI x) {
-    return (VI)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)x, _mm512_loadu_si512(w));
-}
 static INLINE VI8 dot(VI8 sum, const int16_t *w, VI8 x) {
     return (VI8)_mm256_dpwssd_epi32((__m256i)sum, (__m256i)x,
                                     _mm256_loadu_si256((const __m256i *)w));
 }
-// v, and other lanes, which may hold anything.
-static INLINE VI widen(VI8 v) { return (VI)_mm512_castsi256_si512((__m256i)v); }
-static INLINE VI widen(VI4 v) { return (VI)_mm512_castsi128_si512((__m128i)v); }
+#if LANES == 16
+static INLINE VI dot(VI sum, const int8_t *w, VI x) {
+    return (VI)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, _mm512_loadu_si512(w));
+}
+static INLINE VI dot(VI sum, const int16_t *w, VI x) {
+    return (VI)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)x, _mm512_loadu_si512(w));
+}
+#endif
 #elif LANES == 8
 // Pairs of products are added up in 16 bits, saturating: two of 255 * 127 would not fit, two of
 // 128 * 127 do, so the sign of an activation, which is -127 at least, moves to its weight.
@@ -68,7 +67,6 @@ static INLINE VI dot(VI sum, const int16_t *w, VI x) {
     const __m256i weights = _mm256_loadu_si256((const __m256i *)w);
     return add_wrapping(sum, (VI)_mm256_madd_epi16(weights, (__m256i)x));
 }
-static INLINE VI widen(VI4 v) { return (VI)_mm256_castsi128_si256((__m128i)v); }
 #else
 static INLINE VI dot(VI sum, const int8_t *w, VI x) {
     for (int i = 0; i < LANES; i++)
@@ -84,7 +82,15 @@ static INLINE VI dot(VI sum, const int16_t *w, VI x) {
     return add_wrapping(sum, products);
 }
 #endif
+
+// v, and other lanes, which may hold anything.
 static INLINE VI widen(VI v) { return v; }
+#if LANES == 16
+static INLINE VI widen(VI8 v) { return (VI)_mm512_castsi256_si512((__m256i)v); }
+static INLINE VI widen(VI4 v) { return (VI)_mm512_castsi128_si512((__m128i)v); }
+#elif LANES == 8
+static INLINE VI widen(VI4 v) { return (VI)_mm256_castsi128_si256((__m128i)v); }
+#endif
 
 template <class T, int R, int C> struct IntegerBlock {
     typedef T Value;
@@ -125,8 +131,8 @@ template <class T, int R, int C> struct IntegerBlock {
     // As FloatBlock::sums; of a vector, only the first PART lanes count.
     template <int B>
     static INLINE void sums(VI (&sum)[SUMS][B], const Matrix &m, int panel, const Activation *x) {
-        // AVX-512's dot product takes several cycles; elsewhere the sum waits for one addition.
-        constexpr int U = LANES != 16 || SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 3;
+        // VNNI's dot product takes several cycles; elsewhere the sum waits for one addition.
+        constexpr int U = !VNNI || SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 3;
         const int n = m.pointers[panel + 1] - m.pointers[panel];
         const uint16_t *columns = m.columns + m.pointers[panel];
         const T *w = (const T *)m.values + (size_t)m.pointers[panel] * (R * C);
