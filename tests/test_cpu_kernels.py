@@ -47,10 +47,17 @@ DTYPES = list(cpu.DTYPES)
 CANARY = 12345.0
 
 
-@pytest.fixture(params=["avx512", "avx_vnni", "avx2", "baseline"])
+INSTRUCTION_SETS = {
+    "x86_64": ("avx512", "avx_vnni", "avx2", "baseline"),
+    "aarch64": ("neon_dot", "baseline"),
+    "arm64": ("neon_dot", "baseline"),
+}
+
+
+@pytest.fixture(params=INSTRUCTION_SETS.get(platform.machine(), ("baseline",)))
 def instruction_set(request):
     if request.param not in cpu_library.instruction_sets():
-        pytest.skip(f"this processor lacks what csrc/kernels.cpp asks of one for {request.param}")
+        pytest.skip(f"no {request.param}: see csrc/instruction_sets.h for what it needs")
     cpu_library.use_instruction_set(request.param)
     yield request.param
     cpu_library.use_instruction_set(cpu_library.instruction_sets()[0])

@@ -1,7 +1,7 @@
-// Everything that is compiled once per instruction set: kernels.cpp defines NAMESPACE, NAME, LANES and
-// VNNI (whether there are dot products of bytes and words), and includes this where the compiler's
-// target is set. Nothing here may include a system header, nor call a function that another
-// instruction set could share.
+// Everything that is compiled once per instruction set: instruction_sets.h defines NAMESPACE, NAME, LANES
+// and DOT (whether one instruction adds up dot products of bytes), and includes this where the compiler's
+// target is set. Nothing here may include a system header, nor call a function that another instruction
+// set could share.
 
 namespace NAMESPACE {
 #include "simd.h"
@@ -42,4 +42,4 @@ static const Kernels KERNELS = {
 #undef NAMESPACE
 #undef NAME
 #undef LANES
-#undef VNNI
+#undef DOT

@@ -8,7 +8,7 @@
 
 // VNNI wants one factor of bytes unsigned: activations are stored as x / scale + ZERO, and
 // Matrix::offsets is what a ZERO of 128 adds to a row.
-static constexpr int ZERO = LANES == 8 && !VNNI ? 0 : 128;
+static constexpr int ZERO = DOT && LANES > 4 ? 128 : 0;
 
 // What a weight of type T is multiplied with.
 template <class T> struct Levels;
@@ -28,7 +28,7 @@ typedef Ints<4>::Type VI4;
 typedef Ints<8>::Type VI8;
 
 // sum + the dot products of the four bytes, or of the two words, in each lane of w and of x.
-#if VNNI
+#if DOT && LANES > 4
 static INLINE VI8 dot(VI8 sum, const int8_t *w, VI8 x) {
     return (VI8)_mm256_dpbusd_epi32((__m256i)sum, (__m256i)x,
                                     _mm256_loadu_si256((const __m256i *)w));
@@ -67,11 +67,25 @@ static INLINE VI dot(VI sum, const int16_t *w, VI x) {
     const __m256i weights = _mm256_loadu_si256((const __m256i *)w);
     return add_wrapping(sum, (VI)_mm256_madd_epi16(weights, (__m256i)x));
 }
+#elif defined(__aarch64__)
+static INLINE VI dot(VI sum, const int8_t *w, VI x) {
+    const int8x16_t weights = vld1q_s8(w), levels = (int8x16_t)x;
+#if DOT
+    return (VI)vdotq_s32((int32x4_t)sum, weights, levels);
+#else
+    const int16x8_t low = vmull_s8(vget_low_s8(weights), vget_low_s8(levels));
+    return (VI)vpadalq_s16((int32x4_t)sum, vpaddq_s16(low, vmull_high_s8(weights, levels)));
+#endif
+}
+static INLINE VI dot(VI sum, const int16_t *w, VI x) {
+    const int16x8_t weights = vld1q_s16(w), levels = (int16x8_t)x;
+    const int32x4_t low = vmull_s16(vget_low_s16(weights), vget_low_s16(levels));
+    return add_wrapping(sum, (VI)vpaddq_s32(low, vmull_high_s16(weights, levels)));
+}
 #else
 static INLINE VI dot(VI sum, const int8_t *w, VI x) {
     for (int i = 0; i < LANES; i++)
-        for (int c = 0; c < 4; c++)
-            sum[i] += w[4 * i + c] * (int32_t)((uint32_t)x[i] >> 8 * c & 255);
+        for (int c = 0; c < 4; c++) sum[i] += w[4 * i + c] * (int8_t)((uint32_t)x[i] >> 8 * c);
     return sum;
 }
 static INLINE VI dot(VI sum, const int16_t *w, VI x) {
@@ -131,8 +145,8 @@ template <class T, int R, int C> struct IntegerBlock {
     // As FloatBlock::sums; of a vector, only the first PART lanes count.
     template <int B>
     static INLINE void sums(VI (&sum)[SUMS][B], const Matrix &m, int panel, const Activation *x) {
-        // VNNI's dot product takes several cycles; elsewhere the sum waits for one addition.
-        constexpr int U = !VNNI || SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 3;
+        // One dot product takes several cycles; where it is many instructions, the sum waits for the last.
+        constexpr int U = !DOT || SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 3;
         const int n = m.pointers[panel + 1] - m.pointers[panel];
         const uint16_t *columns = m.columns + m.pointers[panel];
         const T *w = (const T *)m.values + (size_t)m.pointers[panel] * (R * C);

@@ -1,4 +1,4 @@
-// The C functions that Python calls (cpu_library.py), and the choice of the instruction set.
+// The C functions that Python calls (cpu_library.py).
 //
 // Every function returns a Status. Arguments are checked in Python; a valid Matrix and arrays of
 // the documented sizes are all that is needed to stay within them.
@@ -15,81 +15,11 @@
 #include <omp.h>
 #endif
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#include <immintrin.h>
-#define HAS_X86 1
-#if __has_include(<avxvnniintrin.h>)
-#define HAS_AVX_VNNI 1
-#endif
-#endif
-
-#define TEXT(x) #x
-#if defined(__clang__)
-#define TARGET(features) \
-    _Pragma(TEXT(clang attribute push(__attribute__((target(features))), apply_to = function)))
-#define END_TARGET _Pragma("clang attribute pop")
-#else
-#define TARGET(features) _Pragma("GCC push_options") _Pragma(TEXT(GCC target(features)))
-#define END_TARGET _Pragma("GCC pop_options")
-#endif
-
-#ifdef HAS_X86
-TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")
-#define NAMESPACE avx512
-#define NAME "avx512"
-#define LANES 16
-#define VNNI 1
-#include "body.h"
-END_TARGET
-#ifdef HAS_AVX_VNNI
-TARGET("avxvnni,avx2,fma")
-#define NAMESPACE avx_vnni
-#define NAME "avx_vnni"
-#define LANES 8
-#define VNNI 1
-#include "body.h"
-END_TARGET
-#endif
-TARGET("avx2,fma")
-#define NAMESPACE avx2
-#define NAME "avx2"
-#define LANES 8
-#define VNNI 0
-#include "body.h"
-END_TARGET
-#endif
-#define NAMESPACE baseline
-#define NAME "baseline"
-#define LANES 4
-#define VNNI 0
-#include "body.h"
+#include "instruction_sets.h"
 
 enum Status { OK, UNSUPPORTED, OUT_OF_MEMORY };
 
 namespace {
-
-// Best first.
-std::vector<const Kernels *> usable_kernels() {
-    std::vector<const Kernels *> usable;
-#ifdef HAS_X86
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
-        usable.push_back(&avx512::KERNELS);
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-#ifdef HAS_AVX_VNNI
-        // Not every Clang that compiles for it knows its name here.
-        unsigned eax = 0, ebx, ecx, edx;
-        if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & 1 << 4))
-            usable.push_back(&avx_vnni::KERNELS);
-#endif
-        usable.push_back(&avx2::KERNELS);
-    }
-#endif
-    usable.push_back(&baseline::KERNELS);
-    return usable;
-}
 
 const std::vector<const Kernels *> usable = usable_kernels();
 const Kernels *kernels = usable[0];

@@ -60,6 +60,15 @@ static INLINE V load(const int8_t *p) {
 static INLINE V load(const int16_t *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
+#elif defined(__aarch64__)
+static INLINE V load(const uint16_t *p) { return (V)vshll_n_u16(vld1_u16(p), 16); }
+static INLINE V load(const int8_t *p) {
+    int32_t bytes;
+    __builtin_memcpy(&bytes, p, sizeof(bytes));
+    const int16x8_t words = vmovl_s8((int8x8_t)vdup_n_s32(bytes));
+    return (V)vcvtq_f32_s32(vmovl_s16(vget_low_s16(words)));
+}
+static INLINE V load(const int16_t *p) { return (V)vcvtq_f32_s32(vmovl_s16(vld1_s16(p))); }
 #else
 static INLINE V load(const uint16_t *p) {
     VI bits;
