@@ -9,10 +9,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <random>
 #include <vector>
 
-#include "kernels.h"
+#include "random_matrix.h"
 
 #ifdef OPUS
 #include "opus_types.h"
@@ -26,8 +25,6 @@
 namespace {
 
 constexpr int STEPS = 64;
-std::mt19937 random_bits(1);
-
 // The least of many calls, after some to warm up.
 template <class F> double least_us(F call) {
     using clock = std::chrono::steady_clock;
@@ -51,10 +48,6 @@ enum { WIDTH = 32 };
 enum { WIDTH = 16 };
 #endif
 typedef float V __attribute__((vector_size(WIDTH), aligned(4), may_alias));
-
-const char *aligned(const std::vector<char> &room) {
-    return (const char *)(((size_t)room.data() + 63) / 64 * 64);
-}
 
 // Bytes are a multiple of 512, so that eight sums hide what an addition takes. They start at a line of
 // the cache, as weights do: otherwise every load would need two.
@@ -81,22 +74,8 @@ void print_row(const char *name, double step, double product, size_t matrix_byte
 }
 
 void time_format(const char *name, int H, double density, int r, int c, int dtype) {
-    const int panels = (H + r - 1) / r, columns = (H + c - 1) / c;
-    const size_t value = value_bytes(dtype);
-    std::vector<uint16_t> column;
-    std::vector<int32_t> pointers{0};
-    for (int p = 0; p < 3 * panels; p++) {
-        for (int j = 0; j < columns; j++)
-            if (random_bits() % 10000 < 10000 * density) column.push_back((uint16_t)j);
-        pointers.push_back((int32_t)column.size());
-    }
-    // Zeros take as long as other weights.
-    std::vector<char> values(column.size() * r * c * value + 64);
-    std::vector<float> scales((size_t)3 * panels * r, 1.0f);
-    std::vector<int32_t> offsets((size_t)3 * panels * r);
-    const Matrix m{aligned(values), column.data(), pointers.data(),
-                   has_scales(dtype) ? scales.data() : nullptr, dtype == INT8 ? offsets.data() : nullptr,
-                   nullptr, 3 * H, H, 3, r, c, dtype};
+    const RandomMatrix matrix(H, density, r, c, dtype);
+    const Matrix &m = matrix.m;
     std::vector<float> gates((size_t)STEPS * 3 * H, 0.1f), bias(3 * H, 0.1f), h(H, 0.1f);
     std::vector<float> states((size_t)STEPS * H), y(3 * H);
     const double step = least_us([&] {
@@ -105,7 +84,7 @@ void time_format(const char *name, int H, double density, int r, int c, int dtyp
     }) / STEPS;
     const double product =
         least_us([&] { rnnprune_matmul(&m, h.data(), bias.data(), y.data(), 1, 1); });
-    print_row(name, step, product, column.size() * (r * c * value + 2));
+    print_row(name, step, product, matrix.column.size() * (r * c * value_bytes(dtype) + 2));
 }
 
 #ifdef OPUS
