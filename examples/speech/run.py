@@ -86,7 +86,6 @@ RUNS = {
     "sparse-90-fisher-long": f"{LARGE} {CUBIC} {MILD} {FISHER} --prune-sparsity 0.9",
     "blocks-90-fisher-long": f"{LARGE} {CUBIC} {MILD} {FISHER} --prune-sparsity 0.9 {BLOCKS}",
     # Half the batch, twice the updates.
-    "dense-batch-4": f"{LARGE} {DENSE} --lr 0.001",
     "sparse-90-fisher-batch-4": f"{LARGE} {CUBIC} {FISHER} --lr 0.002 --prune-sparsity 0.9",
     "blocks-90-fisher-batch-4": f"{LARGE} {CUBIC} {FISHER} --lr 0.002 --prune-sparsity 0.9 "
     f"{BLOCKS}",
