@@ -25,6 +25,7 @@
 namespace {
 
 constexpr int STEPS = 64;
+
 // The least of many calls, after some to warm up.
 template <class F> double least_us(F call) {
     using clock = std::chrono::steady_clock;

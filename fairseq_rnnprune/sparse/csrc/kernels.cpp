@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <new>
-#include <type_traits>
 #include <vector>
 
 #ifdef _OPENMP
