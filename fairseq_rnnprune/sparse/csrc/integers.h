@@ -77,10 +77,21 @@ static INLINE VI dot(VI sum, const int8_t *w, VI x) {
     return (VI)vpadalq_s16((int32x4_t)sum, vpaddq_s16(low, vmull_high_s8(weights, levels)));
 #endif
 }
-static INLINE VI dot(VI sum, const int16_t *w, VI x) {
+// ARM has no dot product of words: each product is added to a lane of its own, in the first or second half of
+// w, and pairs of lanes are added up at the end (in widen).
+struct Halves {
+    VI first, second;
+};
+static INLINE Halves dot(Halves sum, const int16_t *w, VI x) {
     const int16x8_t weights = vld1q_s16(w), levels = (int16x8_t)x;
-    const int32x4_t low = vmull_s16(vget_low_s16(weights), vget_low_s16(levels));
-    return add_wrapping(sum, (VI)vpaddq_s32(low, vmull_high_s16(weights, levels)));
+    return {(VI)vmlal_s16((int32x4_t)sum.first, vget_low_s16(weights), vget_low_s16(levels)),
+            (VI)vmlal_high_s16((int32x4_t)sum.second, weights, levels)};
+}
+static INLINE Halves add_wrapping(Halves v, Halves w) {
+    return {add_wrapping(v.first, w.first), add_wrapping(v.second, w.second)};
+}
+static INLINE VI widen(Halves v) {
+    return (VI)vpaddq_s32((int32x4_t)v.first, (int32x4_t)v.second);
 }
 #else
 static INLINE VI dot(VI sum, const int8_t *w, VI x) {
@@ -106,6 +117,16 @@ static INLINE VI widen(VI4 v) { return (VI)_mm512_castsi128_si512((__m128i)v); }
 static INLINE VI widen(VI4 v) { return (VI)_mm256_castsi128_si256((__m128i)v); }
 #endif
 
+// What PART lanes of dot products with weights of type T are added up in.
+template <class T, int PART> struct Exact {
+    typedef typename Ints<PART>::Type Sum;
+};
+#if defined(__aarch64__)
+template <> struct Exact<int16_t, LANES> {
+    typedef Halves Sum;
+};
+#endif
+
 template <class T, int R, int C> struct IntegerBlock {
     typedef T Value;
     typedef typename Levels<T>::Activation Activation;
@@ -115,11 +136,11 @@ template <class T, int R, int C> struct IntegerBlock {
     static constexpr int SPAN = C * sizeof(T) / 4;
     static constexpr int PART = R * SPAN < LANES ? R * SPAN : LANES;
     static constexpr int SUMS = R * SPAN / PART;
-    static constexpr int MAX_TILE = SUM_REGISTERS / SUMS;
+    typedef typename Ints<PART>::Type Part;
+    typedef typename Exact<T, PART>::Sum ExactSum;
+    static constexpr int MAX_TILE = SUM_REGISTERS / SUMS * sizeof(Part) / sizeof(ExactSum);
     // So many panels side by side have a vector of rows.
     template <int B> static constexpr int panels() { return R < LANES ? LANES / R : 1; }
-
-    typedef typename Ints<PART>::Type Part;
 
     // x [0 .. C-1], repeated for every row.
     static INLINE Part factors(const Activation *x) {
@@ -134,7 +155,7 @@ template <class T, int R, int C> struct IntegerBlock {
     }
 
     template <int B>
-    static INLINE void add(Part (&sum)[SUMS][B], const T *w, const Activation *x) {
+    static INLINE void add(ExactSum (&sum)[SUMS][B], const T *w, const Activation *x) {
         for (int b = 0; b < B; b++) {
             const Part row = factors(x + C * b);
             for (int s = 0; s < SUMS; s++)
@@ -150,7 +171,7 @@ template <class T, int R, int C> struct IntegerBlock {
         const int n = m.pointers[panel + 1] - m.pointers[panel];
         const uint16_t *columns = m.columns + m.pointers[panel];
         const T *w = (const T *)m.values + (size_t)m.pointers[panel] * (R * C);
-        Part exact[U][SUMS][B] = {};
+        ExactSum exact[U][SUMS][B] = {};
         int k = 0;
         for (; k + U <= n; k += U)
             for (int u = 0; u < U; u++, w += R * C)

@@ -8,7 +8,11 @@ struct Terms {
 };
 
 // Vector registers that may hold sums; the others hold weights and activations.
-enum { SUM_REGISTERS = LANES == 16 ? 16 : 8 };
+#if LANES == 16 || defined(__aarch64__)
+enum { SUM_REGISTERS = 16 };
+#else
+enum { SUM_REGISTERS = 8 };
+#endif
 
 // Columns of 16 bfloat16 rows without widening them: of each 4 bytes, a shift leaves the lower row as
 // a float and a mask the upper one. So the sums are of even and of odd rows.
