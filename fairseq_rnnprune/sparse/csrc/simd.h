@@ -27,6 +27,10 @@ static INLINE V clamp(V x, float bound) {
 static INLINE V clamp(V x, float bound) {
     return _mm256_max_ps(_mm256_set1_ps(-bound), _mm256_min_ps(_mm256_set1_ps(bound), x));
 }
+#elif defined(__aarch64__)
+static INLINE V clamp(V x, float bound) {
+    return vmaxq_f32(vdupq_n_f32(-bound), vminq_f32(vdupq_n_f32(bound), x));
+}
 #else
 static INLINE V clamp(V x, float bound) {
     x = x > bound ? broadcast(bound) : x;
