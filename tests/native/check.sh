@@ -30,6 +30,8 @@ aarch64)
     aarch64-linux-gnu-g++ $flags -O3 -static $csrc/kernels.cpp tests/native/parity.cpp \
         -o "$build/parity"
     qemu-aarch64 "$build/parity"
+    # One that lacks the instructions of neon_dot.
+    qemu-aarch64 -cpu cortex-a53 "$build/parity"
     ;;
 *)
     sed -n '2,6s/^# \{0,1\}//p' "$0"
