@@ -3,15 +3,14 @@
 //   instructions INSTRUCTION_SET HIDDEN DENSITY BLOCK_ROWS BLOCK_COLUMNS DTYPE STEPS
 
 #include <cstdlib>
-#include <cstring>
 #include <vector>
 
+#include "instruction_set.h"
 #include "random_matrix.h"
 
 int main(int, char **arguments) {
     const auto number = [&](int i) { return std::atoi(arguments[i]); };
-    for (int i = 0; const char *name = rnnprune_instruction_set(i); i++)
-        if (!std::strcmp(name, arguments[1])) rnnprune_use_instruction_set(i);
+    use_instruction_set(arguments[1]);
     const int H = number(2), steps = number(7);
     const RandomMatrix matrix(H, std::atof(arguments[3]), number(4), number(5), number(6));
     std::vector<float> gates((size_t)steps * 3 * H, 0.1f), bias(3 * H, 0.1f), h(H, 0.1f);

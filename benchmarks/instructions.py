@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
+
+from native import FOLDER, KERNELS
 
 from fairseq_rnnprune.experiment import save_result
 from fairseq_rnnprune.sparse.cpu_library import DTYPES
 
-FOLDER = Path(__file__).resolve().parent
-KERNELS = FOLDER.parent / "fairseq_rnnprune" / "sparse" / "csrc"
 COMPILER = ["aarch64-linux-gnu-g++", "-std=c++17", "-O3", "-static", "-Wno-psabi", f"-I{KERNELS}"]
 INSTRUCTION_SETS = ("neon_dot", "baseline")
 FORMATS = {
@@ -85,9 +86,16 @@ def of_a_step(
 def executed(command: list[object]) -> int:
     """How many instructions a program takes."""
     with tempfile.NamedTemporaryFile() as log:
-        logged = ["-singlestep", "-d", "nochain,exec", "-D", log.name]
+        logged = [one_by_one(), "-d", "nochain,exec", "-D", log.name]
         subprocess.run(["qemu-aarch64", *logged, *map(str, command)], check=True)
         return sum(line.startswith(b"Trace") for line in Path(log.name).open("rb"))
+
+
+@cache
+def one_by_one() -> str:
+    """qemu's option to log every instruction, whose name has changed with version 8.1."""
+    usage = subprocess.run(["qemu-aarch64", "--help"], capture_output=True, text=True).stdout
+    return "-one-insn-per-tb" if "one-insn-per-tb" in usage else "-singlestep"
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 // The kernels without Python: microseconds of a GRU's step and of a product, and the rate at which
 // a loop that only adds up reads as many bytes. native.py compiles, runs and records it.
 //
-//   native HIDDEN DENSITY INSTRUCTION_SET
+//   native HIDDEN DENSITY [INSTRUCTION_SET]
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <vector>
 
+#include "instruction_set.h"
 #include "random_matrix.h"
 
 #ifdef OPUS
@@ -97,11 +97,10 @@ void time_format(const char *name, int H, double density, int r, int c, int dtyp
 
 }  // namespace
 
-int main(int, char **arguments) {
+int main(int count, char **arguments) {
     const int H = std::atoi(arguments[1]);
     const double density = std::atof(arguments[2]);
-    for (int i = 0; const char *name = rnnprune_instruction_set(i); i++)
-        if (!std::strcmp(name, arguments[3])) rnnprune_use_instruction_set(i);
+    if (count > 3) use_instruction_set(arguments[3]);
     time_format("fp32-16x1", H, density, 16, 1, FLOAT32);
     time_format("fp32-4x4", H, density, 4, 4, FLOAT32);
     time_format("fp32-8x4", H, density, 8, 4, FLOAT32);

@@ -43,7 +43,8 @@ def shared_data() -> Callable[[str], Path]:
     def find(name: str) -> Path:
         folder = ROOT.parent / "shared" / "data" / name
         if not folder.is_dir():
-            pytest.skip(f"needs the corpus {name} in ../shared/data, beside this checkout")
+            where = f"../shared/data/{name}, beside this checkout"
+            pytest.skip(f"needs the corpus {where}; its recipe says where it comes from")
         return folder
 
     return find

@@ -10,4 +10,6 @@ needs_kernels = pytest.mark.skipif(
     bool(cpu.unavailable_reasons()),
     reason="needs the native kernels: `make test` compiles them where there is g++ or clang++",
 )
-needs_triton = pytest.mark.skipif(not find_spec("triton"), reason="pip install triton")
+needs_triton = pytest.mark.skipif(
+    not find_spec("triton"), reason="needs triton: pip install '.[triton]' (Linux only)"
+)

@@ -78,7 +78,7 @@ static INLINE VI dot(VI sum, const int8_t *w, VI x) {
 #endif
 }
 // ARM has no dot product of words: each product is added to a lane of its own, in the first or second half of
-// w, and pairs of lanes are added up at the end (in widen).
+// w, and pairs of lanes are added up at the end, in as_vector.
 struct Halves {
     VI first, second;
 };
@@ -90,7 +90,7 @@ static INLINE Halves dot(Halves sum, const int16_t *w, VI x) {
 static INLINE Halves add_wrapping(Halves v, Halves w) {
     return {add_wrapping(v.first, w.first), add_wrapping(v.second, w.second)};
 }
-static INLINE VI widen(Halves v) {
+static INLINE VI as_vector(Halves v) {
     return (VI)vpaddq_s32((int32x4_t)v.first, (int32x4_t)v.second);
 }
 #else
@@ -108,13 +108,13 @@ static INLINE VI dot(VI sum, const int16_t *w, VI x) {
 }
 #endif
 
-// v, and other lanes, which may hold anything.
-static INLINE VI widen(VI v) { return v; }
+// A sum as a vector, whose lanes beyond the sum's own may hold anything.
+static INLINE VI as_vector(VI v) { return v; }
 #if LANES == 16
-static INLINE VI widen(VI8 v) { return (VI)_mm512_castsi256_si512((__m256i)v); }
-static INLINE VI widen(VI4 v) { return (VI)_mm512_castsi128_si512((__m128i)v); }
+static INLINE VI as_vector(VI8 v) { return (VI)_mm512_castsi256_si512((__m256i)v); }
+static INLINE VI as_vector(VI4 v) { return (VI)_mm512_castsi128_si512((__m128i)v); }
 #elif LANES == 8
-static INLINE VI widen(VI4 v) { return (VI)_mm256_castsi128_si256((__m128i)v); }
+static INLINE VI as_vector(VI4 v) { return (VI)_mm256_castsi128_si256((__m128i)v); }
 #endif
 
 // What PART lanes of dot products with weights of type T are added up in.
@@ -180,7 +180,7 @@ template <class T, int R, int C> struct IntegerBlock {
         for (int s = 0; s < SUMS; s++)
             for (int b = 0; b < B; b++) {
                 for (int u = 1; u < U; u++) exact[0][s][b] = add_wrapping(exact[0][s][b], exact[u][s][b]);
-                sum[s][b] = widen(exact[0][s][b]);
+                sum[s][b] = as_vector(exact[0][s][b]);
             }
     }
 
