@@ -24,7 +24,7 @@ from fairseq_rnnprune.experiment import count_parameters, rnnprune, run, save_re
 
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parent.parent / "fairseq_rnnprune" / "sparse" / "csrc"
-VALUES = ("fp32", "bf16", "int8")
+VALUES = ("fp32", "bf16", "int16", "int8")
 FIGURES = {
     "perplexity": r"perplexity ([\d.]+)",
     "us_per_symbol": r"([\d.]+) us a symbol",
