@@ -66,6 +66,7 @@ LONG = shlex.split(f"--max-epoch {2 * EPOCHS} --max-update {2 * EPOCHS * UPDATES
 # Half the batch, twice the updates.
 BATCH_16 = shlex.split(f"--batch-size 16 --max-update {2 * EPOCHS * UPDATES}")
 BATCH_8 = shlex.split(f"--batch-size 8 --max-update {4 * EPOCHS * UPDATES}")
+WIDE_FISHER_90 = [*FISHER_90, *WIDE, *shlex.split("--lr 0.004 --dropout 0.25"), *BATCH_16]
 RUNS = {
     "dense": [*LARGE, *shlex.split("--lr 0.003 --dropout 0.3 --optimizer adam")],
     "dense-lr-0.006": [*LARGE, *shlex.split("--lr 0.006 --dropout 0.3 --optimizer adam")],
@@ -94,8 +95,12 @@ RUNS = {
     "fisher-90-batch-8": [*FISHER_90, *shlex.split("--lr 0.003 --dropout 0.3"), *BATCH_8],
     # A third wider, so that a tenth of it is more.
     "wide-dense": [*WIDE, *shlex.split("--lr 0.006 --dropout 0.35 --optimizer adam")],
-    "wide-fisher-90": [
-        *(*FISHER_90, *WIDE, *shlex.split("--lr 0.004 --dropout 0.25"), *BATCH_16),
+    "wide-fisher-90": WIDE_FISHER_90,
+    "wide-fisher-90-dropout-0.2": [*WIDE_FISHER_90, "--dropout", "0.2"],
+    # Masks are final earlier, while the learning rate is still high.
+    "wide-fisher-90-early": [
+        *WIDE_FISHER_90,
+        *shlex.split("--dropout 0.2 --prune-start 5% --prune-end 40%"),
     ],
     # The dense model overfits with batches of 32 and a dropout of 0.3.
     "dense-batch-16": [
