@@ -30,12 +30,27 @@ def save(path, model=None, epoch=4, batches=0, updates=93, update_freq=1, **more
     return path
 
 
-def test_tensors_of_which_torch_cannot_say_whether_they_are_finite(tmp_path):
-    model = {"eighth": WEIGHT.to(torch.float8_e4m3fn), "coo": WEIGHT.to_sparse(), "out": WEIGHT}
-    read_checkpoint(save(tmp_path / "c.pt", model)).check_finite()
-    bad = {**model, "scale": torch.tensor(torch.nan)}
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        WEIGHT.to(torch.float8_e4m3fn),
+        WEIGHT.to_sparse(),
+        WEIGHT.to("meta"),
+    ],
+    ids=["float8", "coo", "meta"],
+)
+def test_kinds_of_tensors_that_nothing_can_be_said_of_are_refused(tmp_path, tensor):
+    path = save(tmp_path / "c.pt", {"good.weight": WEIGHT, "other.weight": tensor})
+    with pytest.raises(ValueError, match=r"c.pt: expected dense tensors, .* got other.weight: "):
+        read_checkpoint(path)
+
+
+def test_a_weight_that_is_not_finite_is_named(tmp_path):
+    checkpoint = read_checkpoint(
+        save(tmp_path / "c.pt", {"out": WEIGHT, "scale": torch.tensor(torch.nan)})
+    )
     with pytest.raises(ValueError, match="c.pt: expected finite weights, got NaN or inf in scale;"):
-        read_checkpoint(save(tmp_path / "c.pt", bad)).check_finite()
+        checkpoint.check_finite()
 
 
 def test_all_parts(tmp_path):

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from pruner_samples import pruner_of, ramp, run
+from pruner_samples import RECURRENT, pruner_of, ramp, run
 
 from fairseq_rnnprune.pruning import (
     CubicSchedule,
@@ -62,7 +62,7 @@ def test_the_cap_stops_a_runaway_ramp(caplog):
     with caplog.at_level(logging.WARNING):
         run(pruner, 50)
     assert int((weight == 0).sum()) == int(0.9 * weight.numel())
-    assert "stops at" in caplog.text and "max_sparsity = 0.9" in caplog.text
+    assert caplog.text.count("stops at") == 1 and "max_sparsity = 0.9" in caplog.text
     assert pruner.thresholds["recurrent"] < 20.0
 
 
@@ -247,3 +247,8 @@ def test_the_row_of_padding_does_not_begin_as_pruned():
     assert sparsity(weight, prunable=Prunable("plain", "linear")) == pytest.approx(31 / 3000)
     weight[50:] = 0.0
     assert sparsity(weight) == pytest.approx(1531 / 3000)
+
+
+def test_a_type_needs_a_schedule_and_a_block_shape():
+    with pytest.raises(ValueError, match="expected a schedule and a block shape for recurrent wei"):
+        Pruner([(RECURRENT, torch.ones(2, 2))], {"input": ramp()}, {"recurrent": (1, 1)})

@@ -41,6 +41,7 @@ BAD = [
     (["--prune-max-sparsity", "1"], "max_sparsity in"),
     (["--prune-block-shape", "64,1"], "got 64 x 1; choose a smaller block"),
     (["--prune-block-shape", "4"], "--prune-block-shape: expected VALUE or TYPE=VALUE"),
+    (["--prune-sparsity", "input=0.9,input=0.5"], r"0.5' \(input twice\)"),
     (["--prune-types", "recurrent,gates"], "--prune-types: expected some of .*'recurrent,gates'"),
     (["--prune-types", ""], "--prune-types: expected some of"),
     (

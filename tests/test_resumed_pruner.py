@@ -39,15 +39,22 @@ def test_a_target_that_was_met_is_final_whatever_the_later_window():
     assert not resumed(first, weight, longer, allocation="global").is_final()
 
 
-def test_a_resumed_run_remembers_that_the_cap_was_reached(caplog):
+def test_a_resumed_run_stays_at_the_cap():
     weight = torch.randn(20, 10)
     pruner = pruner_of(weight, ramp(slope=20.0), max_sparsity=0.5)
     run(pruner, 5)
     later = resumed(pruner, weight, ramp(slope=20.0), max_sparsity=0.5)
-    caplog.clear()
     run(later, 5)
-    assert later.thresholds == pruner.thresholds
-    assert "stops at" not in caplog.text
+    assert later.thresholds == pruner.thresholds and later.sparsity() == 0.5
+
+
+def test_a_resumed_run_goes_on_to_a_higher_cap():
+    weight = torch.randn(20, 10)
+    pruner = pruner_of(weight, ramp(slope=20.0), max_sparsity=0.5)
+    run(pruner, 5)
+    later = resumed(pruner, weight, ramp(slope=20.0), max_sparsity=0.9)
+    run(later, 1)
+    assert later.sparsity() == 0.9
 
 
 def test_masks_start_from_zeros():

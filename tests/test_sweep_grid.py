@@ -31,6 +31,7 @@ from sweep_runs import GRID, sweep, write_grid
             "expected values that tell runs apart, got .*-sa_b twice",
         ),
         ("seed: [1]", "data: [1]", "expected every name once, got data again"),
+        ("test_cer: '", "seed: '", "called otherwise than an axis, got seed for both"),
         ("CER: ([\\d.]+)", "CER: (", "figures: test_cer: expected a regular expression, got 'CER"),
         ("CER: ([\\d.]+)", "CER", "expected a regular expression with one group, got 'CER' with 0"),
         ("evaluate:\n  -", "evaluate:\n  a b:", "evaluate: expected names of letters"),

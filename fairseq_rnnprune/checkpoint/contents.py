@@ -68,6 +68,7 @@ def checkpoint_of(loaded: Any, path: Path) -> Checkpoint:
             "read_checkpoint: expected a fairseq checkpoint or a state dict of tensors, "
             f"got {path}, which holds no tensors of a model; name a file that fairseq-train wrote"
         )
+    _check_kinds(model, path)
     config = _dict(loaded.get("cfg")) or _dict(loaded.get("args"))
     history = loaded.get("optimizer_history")
     last = history[-1] if isinstance(history, list) and history else {}
@@ -90,11 +91,19 @@ def checkpoint_of(loaded: Any, path: Path) -> Checkpoint:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    if tensor.layout is not torch.strided or tensor.element_size() < 2:
-        # Other programs' tensors, for which torch has no isfinite.
-        return True
     # A part at a time, for isfinite makes copies.
     return all(bool(part.isfinite().all()) for part in tensor.flatten().split(1 << 20))
+
+
+def _check_kinds(model: Mapping[str, Tensor], path: Path) -> None:
+    """Refuses what other programs save, and torch cannot count, compare or call finite."""
+    for name, t in model.items():
+        has_data = t.layout is torch.strided and not t.is_meta and not t.is_quantized
+        if not has_data or (t.is_floating_point() and t.element_size() < 2):
+            raise ValueError(
+                f"{path}: expected dense tensors, floating-point ones of 16 bits or more, got "
+                f"{name}: {t.dtype}, {t.layout} on {t.device}; convert it, or leave it out"
+            )
 
 
 def _tensors(values: Mapping[Any, Any]) -> dict[str, Tensor]:
@@ -110,7 +119,7 @@ def _tie(model: dict[str, Tensor]) -> dict[str, Tensor]:
     firsts: dict[tuple[object, ...], list[Tensor]] = {}
     tied = {}
     for name, tensor in model.items():
-        if tensor.dim() == 2 and tensor.numel() > 0 and tensor.layout is torch.strided:
+        if tensor.dim() == 2 and tensor.numel() > 0:
             seen = firsts.setdefault((tensor.shape, tensor.dtype), [])
             match = next((s for s in seen if torch.equal(s, tensor)), None)
             if match is None:

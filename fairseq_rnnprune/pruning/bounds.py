@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -13,12 +13,14 @@ from .ramp import RampSchedule
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Bounds:
     """The sparsity of a type that a ramp stops at, and the one that it ends at or above."""
 
     max_sparsity: float = 0.95
     min_sparsity: float = 0.0
+    # Types whose ramp was stopped, and that was said.
+    _stopped: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.max_sparsity < 1:
@@ -31,8 +33,8 @@ class Bounds:
 
     def threshold(
         self, schedule: RampSchedule, n: int, type: str, scores: Tensor, sizes: Tensor, total: int
-    ) -> tuple[float, bool]:
-        """The threshold of a type after update `n`, and whether max_sparsity lets it rise no more.
+    ) -> float:
+        """The threshold of a type after update `n`.
 
         `scores` and `sizes` are those of all blocks of the type, flat, of whose `total` elements
         some may be in no block.
@@ -46,11 +48,13 @@ class Bounds:
         elif schedule.is_last(n) and below < self.min_sparsity:
             change, bound, sparsity = "is raised to", "min_sparsity", self.min_sparsity
         else:
-            return asked, False
+            return asked
         threshold = quantile(scores, sizes, sparsity, total)
-        logger.warning(
-            "update %d: the threshold of %s weights %s %.3g, where their sparsity reaches "
-            "%s = %g; the schedule asked for %.3g, which prunes %.1f %%",
-            *(n, type, change, threshold, bound, sparsity, asked, 100 * below),
-        )
-        return threshold, stops
+        if not (stops and type in self._stopped):
+            logger.warning(
+                "update %d: the threshold of %s weights %s %.3g, where their sparsity reaches "
+                "%s = %g; the schedule asked for %.3g, which prunes %.1f %%",
+                *(n, type, change, threshold, bound, sparsity, asked, 100 * below),
+            )
+        self._stopped |= {type} if stops else set()
+        return threshold

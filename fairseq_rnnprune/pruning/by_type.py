@@ -32,6 +32,9 @@ def read_by_type(
         if "=" not in text:
             return dict.fromkeys(types, parse(text))
         pairs = [part.split("=", 1) for part in re.split(r",(?=[a-z]+=)", text)]
+        named = [type_ for type_, _ in pairs]
+        if twice := [type_ for type_ in named if named.count(type_) > 1]:
+            raise ValueError(f"{twice[0]} twice")
         values = {type_: parse(value) for type_, value in pairs}
     except ValueError as error:
         raise ValueError(

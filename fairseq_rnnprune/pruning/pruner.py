@@ -48,6 +48,14 @@ class Pruner:
         self.schedules, self.score, self.allocation = dict(schedules), score, allocation
         self.fisher_power = fisher_power
         self.bounds = Bounds(max_sparsity, min_sparsity)
+        weights = list(weights)
+        for type in dict.fromkeys(p.type for p, _ in weights):
+            if type not in schedules or type not in block_shapes:
+                raise ValueError(
+                    f"Pruner: expected a schedule and a block shape for {type} weights, got "
+                    f"schedules of {', '.join(schedules)} and block shapes of "
+                    f"{', '.join(block_shapes)}; leave these weights out, or add theirs"
+                )
         self.weights = [
             MaskedWeight(p, w, block_shapes[p.type], keep_diagonal and p.type == "recurrent")
             for p, w in weights
@@ -72,7 +80,6 @@ class Pruner:
         check_reachable(self)
         self.thresholds = dict.fromkeys(self.types, 0.0)
         self.updates = 0
-        self._capped: set[str] = set()
         # Types that had their target when a training that now goes on for longer ended.
         self._reached: set[str] = set()
         self._dead = DeadWatch()
@@ -150,10 +157,9 @@ class Pruner:
         weights = [w for w in self.weights if w.type in types]
         scores = [w.scores(self.score, factors.get(w.name)) for w in weights]
         if isinstance(schedule, RAMPS):
-            if types[0] not in self._capped:
-                threshold = self._raise_threshold(types[0], weights, scores)
-                for w, s in zip(weights, scores, strict=True):
-                    _drop(w, s, s < threshold)
+            threshold = self._raise_threshold(types[0], weights, scores)
+            for w, s in zip(weights, scores, strict=True):
+                _drop(w, s, s < threshold)
             return
         target = schedule.sparsity(self.updates)
         chosen = lowest_blocks(weights, scores, target, self.allocation)
@@ -176,11 +182,8 @@ class Pruner:
             most = quantile(flat, sizes, schedule.final, total)
             threshold = schedule.fraction(self.updates) * most
         else:
-            threshold, stops = self.bounds.threshold(
-                schedule, self.updates, type, flat, sizes, total
-            )
-            self._capped |= {type} if stops else set()
-            most = threshold
+            most = self.bounds.threshold(schedule, self.updates, type, flat, sizes, total)
+            threshold = most
         # A threshold only rises. The quantile may fall, a penalty sees to that: then it is the cut,
         # for beyond it more would go than was asked for.
         self.thresholds[type] = max(self.thresholds[type], threshold)
@@ -191,7 +194,6 @@ class Pruner:
         return {
             "updates": self.updates,
             "thresholds": dict(self.thresholds),
-            "capped": sorted(self._capped),
             "block_shape": {w.type: list(w.block_shape) for w in self.weights},
             "keep_diagonal": self._keeps_diagonal,
             "choice": self.choice,
@@ -215,7 +217,6 @@ class Pruner:
         if not self.is_final():
             warn_of_other_choice(state, self.choice)
         self.thresholds = {t: state["thresholds"][t] for t in self.types}
-        self._capped = set(state["capped"])
         for w in self.weights:
             w.set_mask(state["masks"][w.name].to(w.weight.device))
         self._dead.note(self.weights)

@@ -104,7 +104,8 @@ class QuantileRamp:
     def __post_init__(self) -> None:
         if not 0 < self.final < 1:
             raise ValueError(f"QuantileRamp: expected final in (0, 1), got {self.final}")
-        self._unit  # noqa: B018 - refuses a bad window now rather than at the first change
+        # Refuses a bad window now rather than at the first change of masks.
+        self.fraction(self.end)
 
     def is_mask_update(self, n: int) -> bool:
         """Tells whether masks are recomputed after update `n`."""
@@ -112,13 +113,10 @@ class QuantileRamp:
 
     def fraction(self, n: int) -> float:
         """The part of q that the threshold is after update `n`, in [0, 1]."""
-        return self._unit.threshold(n) / self._unit.threshold(self.end)
-
-    @property
-    def _unit(self) -> RampSchedule:
-        return RampSchedule.from_quantile(
+        unit = RampSchedule.from_quantile(
             1.0, self.start, self.ramp, self.end, self.freq, self.ramp_factor
         )
+        return unit.threshold(n) / unit.threshold(self.end)
 
 
 RAMPS = (RampSchedule, QuantileRamp)

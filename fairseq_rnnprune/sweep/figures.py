@@ -9,6 +9,7 @@ from typing import Any
 
 from fairseq_rnnprune import experiment
 
+from .grid import name_of
 from .rows import number
 
 Figures = dict[str, Any]
@@ -54,15 +55,13 @@ def found_figures(
             )
         for name, value in found.items():
             as_number = number(value)
-            figures[f"{name}_{figure}" if name else figure] = (
-                value if as_number is None else as_number
-            )
+            figures[name_of(figure, name)] = value if as_number is None else as_number
     return figures
 
 
 def lacks(figures: Figures, name: str, evaluations: Sequence[str]) -> bool:
     """Whether a row has none of the figures that a pattern gives of evaluations of these names."""
-    return figures.keys().isdisjoint({f"{e}_{name}" if e else name for e in evaluations})
+    return figures.keys().isdisjoint(name_of(name, e) for e in evaluations)
 
 
 def silent_evaluations(

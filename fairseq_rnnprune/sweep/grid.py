@@ -49,3 +49,8 @@ class Grid:
             choices = (part.get(name, list(axis.texts)) for name, axis in self.axes.items())
             found |= dict.fromkeys(itertools.product(*choices))
         return [dict(zip(self.axes, values, strict=True)) for values in found]
+
+
+def name_of(figure: str, evaluation: str) -> str:
+    """What a row calls the figure that an evaluation of this name, or of none, has given."""
+    return f"{evaluation}_{figure}" if evaluation else figure

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .grid import AUTOMATIC, Axis, Grid, Value
+from .grid import AUTOMATIC, Axis, Grid, Value, name_of
 from .template import names_in
 
 _KEYS = ("variables", "axes", "runs", "train", "evaluate", "figures")
@@ -47,6 +47,12 @@ def read_grid(path: Path) -> Grid:
             "print"
         )
     _check_axes_are_used(path, grid)
+    found = [name_of(figure, name) for figure in grid.figures for name, _ in grid.evaluate]
+    if hidden := [name for name in found if name in axes]:
+        raise ValueError(
+            f"{path}: expected a figure that is called otherwise than an axis, got {hidden[0]} for "
+            "both; rename one, for a row has one column of a name"
+        )
     return grid
 
 
