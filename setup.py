@@ -52,17 +52,23 @@ def kernels() -> Extension:
 
 
 class BuildKernels(build_ext):
-    """Tries again without OpenMP: with Clang it may be a package of its own."""
+    """Tries again without what a compiler may have in part.
+
+    GCC 11 writes AVX-VNNI in words that the assembler of RHEL 9 does not read; for Clang, OpenMP
+    may be a package of its own.
+    """
 
     def build_extension(self, ext: Extension) -> None:
-        try:
-            super().build_extension(ext)
-        except (CompileError, LinkError):
-            if "-fopenmp" not in ext.extra_compile_args:
-                raise
-            ext.extra_compile_args.remove("-fopenmp")
-            ext.extra_link_args = []
-            super().build_extension(ext)
+        openmp = ext.extra_link_args
+        attempts = [([], openmp), (["-DNO_AVX_VNNI"], openmp), ([], []), (["-DNO_AVX_VNNI"], [])]
+        flags = [flag for flag in ext.extra_compile_args if flag not in openmp]
+        for attempt, (without, ext.extra_link_args) in enumerate(attempts, 1):
+            ext.extra_compile_args = [*flags, *without, *ext.extra_link_args]
+            try:
+                return super().build_extension(ext)
+            except (CompileError, LinkError):
+                if attempt == len(attempts):
+                    raise
 
 
 setup(

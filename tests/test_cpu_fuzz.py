@@ -56,7 +56,7 @@ def tolerance(W):
     return None if activation_levels(W) else torch.float32
 
 
-@given(W=matrices(), batch=some.integers(0, 70), instruction_set=some.integers(0, 2))
+@given(W=matrices(), batch=some.integers(0, 70), instruction_set=some.integers(0, 3))
 def test_matmul(W, batch, instruction_set):
     use(instruction_set)
     x = torch.randn(batch, W.shape[1])
@@ -76,7 +76,7 @@ def test_matmul(W, batch, instruction_set):
     W=matrices(recurrent=True),
     batch=some.integers(1, 20),
     steps=some.integers(1, 4),
-    instruction_set=some.integers(0, 2),
+    instruction_set=some.integers(0, 3),
 )
 def test_gru_sequence(W, batch, steps, instruction_set):
     use(instruction_set)
@@ -98,7 +98,7 @@ def test_gru_sequence(W, batch, steps, instruction_set):
     block_shape=some.sampled_from(cpu.BLOCK_SHAPES),
     steps=some.integers(1, 70),
     batch=some.integers(1, 70),
-    instruction_set=some.integers(0, 2),
+    instruction_set=some.integers(0, 3),
 )
 def test_network(sizes, bidirectional, kind, dtype, block_shape, steps, batch, instruction_set):
     use(instruction_set)

@@ -1,6 +1,7 @@
 """The native kernels, compiled for each instruction set, against float64."""
 
 import ctypes
+import dataclasses
 import math
 import os
 import platform
@@ -274,6 +275,20 @@ def test_nan_in_a_state_reaches_the_result(instruction_set):
     assert gru_sequence(W, torch.zeros(1, 1, 48), h, backend="cpu").isnan().all()
 
 
+@pytest.mark.parametrize("cell", ["gru", "tanh", "relu"])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_in_a_unit_reaches_all_of_them_a_step_later(instruction_set, cell, batch, dtype):
+    gates, H = (3 if cell == "gru" else 1), 32
+    W = BlockSparseMatrix.from_dense(torch.ones(gates * H, H), (16, 4), dtype, gates=gates)
+    gates_x, h = torch.zeros(3, batch, gates * H), torch.zeros(batch, H)
+    gates_x[0, 0, -1] = float("nan")
+    run = gru_sequence if cell == "gru" else rnn_sequence
+    states = run(W, gates_x, h, None, *([cell] if gates == 1 else []), backend="cpu")
+    assert states[:, 0].isnan().sum(1).tolist() == [1, H, H]
+    assert states[:, 1:].isfinite().all()
+
+
 @pytest.mark.parametrize("block_shape", [(16, 1), (16, 4)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
 def test_threads_do_not_change_a_bit(monkeypatch, block_shape, dtype):
@@ -366,6 +381,23 @@ def test_arrays_damaged_after_the_first_call_do_not_either(array, value, backend
     getattr(W, array)[-1] = value
     with pytest.raises(ValueError, match="the arrays are damaged, pack the weight again"):
         matmul(W, torch.ones(1, 16), backend=backend)
+
+
+def test_values_that_a_kernel_would_misread_are_refused():
+    W = BlockSparseMatrix.from_dense(torch.ones(16, 4), (16, 4), torch.int8)
+    W.values[0, 0, 0] = -128
+    with pytest.raises(ValueError, match="expected values from -127 to 127, got -128"):
+        matmul(W, torch.ones(1, 4), backend="cpu")
+    W = BlockSparseMatrix.from_dense(torch.ones(16, 4), (16, 4))
+    with pytest.raises(ValueError, match="expected values in memory as they are"):
+        dataclasses.replace(W, values=torch._neg_view(W.values))
+
+
+def test_arrays_with_other_memory_leave_the_kernels_theirs():
+    W, x = BlockSparseMatrix.from_dense(torch.ones(16, 4), (16, 1)), torch.ones(1, 4)
+    before = matmul(W, x, backend="cpu")
+    W.values.data = torch.full_like(W.values, float("nan"))
+    assert torch.equal(matmul(W, x, backend="cpu"), before)
 
 
 @pytest.mark.parametrize("layout", ["to_sparse", "to_mkldnn"])

@@ -107,6 +107,16 @@ def test_kernels_of_another_version_are_not_used(monkeypatch, caplog, changed):
     assert "was compiled from other sources than this version's" in record.getMessage()
 
 
+def test_kernels_that_cannot_be_loaded_are_not_used(monkeypatch, caplog, tmp_path):
+    (tmp_path / f"_kernels{cpu_library.EXTENSION_SUFFIXES[0]}").touch()
+    monkeypatch.setattr(cpu_library, "__file__", str(tmp_path / "cpu_library.py"))
+    cpu_library.load.cache_clear()
+    assert cpu_library.load() is None
+    cpu_library.load.cache_clear()
+    [record] = caplog.records
+    assert "cannot be loaded (" in record.getMessage()
+
+
 def test_default_for_other_blocks_is_csr(W):
     x = torch.ones(1, 2)
     assert {name for name, reasons in explain(W, x).items() if not reasons} == {

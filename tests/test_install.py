@@ -65,9 +65,14 @@ def test_a_compiler_gives_kernels() -> None:
 
 
 @pytest.mark.parametrize("has_openmp", [True, False])
-def test_kernels_are_built_without_openmp_where_there_is_none(root, tmp_path, has_openmp):
+@pytest.mark.parametrize("has_avx_vnni", [True, False])
+def test_kernels_are_built_without_what_the_compiler_lacks(
+    root, tmp_path, has_openmp, has_avx_vnni
+):
     compiler, log = tmp_path / "compiler", tmp_path / "log"
     missing = "" if has_openmp else 'case "$*" in *-fopenmp*) exit 1;; esac\n'
+    if not has_avx_vnni:
+        missing += 'case "$*" in *-DNO_AVX_VNNI*|*-shared*) ;; *kernels.cpp*) exit 1;; esac\n'
     # Makes what it is asked to make, empty.
     make = 'while [ "$1" != -o ]; do shift; done; touch "$2"\n'
     compiler.write_text(f'#!/bin/sh\necho "$*" >> {log}\n{missing}{make}')
@@ -82,10 +87,10 @@ def test_kernels_are_built_without_openmp_where_there_is_none(root, tmp_path, ha
         capture_output=True,
     )
     assert list((tmp_path / "lib").rglob("_kernels*"))
-    calls = log.read_text().splitlines()
-    assert ["-fopenmp" in call for call in calls] == (
-        [True] * 2 if has_openmp else [True, False, False]
-    )
+    # The last two calls compile and link; those before were in vain.
+    compiled, linked = log.read_text().splitlines()[-2:]
+    assert ("-fopenmp" in compiled, "-fopenmp" in linked) == (has_openmp, has_openmp)
+    assert ("-DNO_AVX_VNNI" in compiled) != has_avx_vnni
 
 
 def test_version_stands_in_one_place(root: Path) -> None:

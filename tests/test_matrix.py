@@ -183,9 +183,17 @@ def test_packing_some_panels_at_a_time_changes_nothing(monkeypatch, shape, dtype
 def test_a_state_can_be_read_in_inference_mode():
     matrix = pack()
     with torch.inference_mode():
-        # Some of its arrays are made there, and do not count who writes to them.
         again = BlockSparseMatrix.from_state(matrix.state())
         torch.testing.assert_close(again.to_dense(), WEIGHT)
         assert again.derived("key", lambda: 1) == 1
         again.values.mul_(2)
         assert again.derived("key", lambda: 2) == 2
+
+
+def test_what_is_packed_in_inference_mode_counts_who_writes_to_it_there():
+    with torch.inference_mode():
+        matrix = pack()
+        assert matrix.derived("key", lambda: 1) == 1
+        matrix.pointers[-1] = 2**30
+        with pytest.raises(ValueError, match="the arrays are damaged"):
+            matrix.derived("key", lambda: 2)

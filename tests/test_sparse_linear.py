@@ -60,6 +60,11 @@ def test_a_state_is_copied():
         ({"values": torch.ones(1, 1, 1)}, "values"),
         ({"block_shape": (0, 1)}, "expected block_shape"),
         ({"pointers": [0]}, "expected a state of"),
+        ({"values": None}, "expected a state of"),
+        ({"shape": 9}, r"expected a shape \(rows, columns\) of numbers above 0, got 9"),
+        ({"shape": (9.0, 6)}, r"expected a shape \(rows, columns\) of numbers above 0"),
+        ({"shape": (9, 6, 1)}, r"expected a shape \(rows, columns\) of numbers above 0"),
+        ({"block_shape": 4}, "expected block_shape .* got 4"),
     ],
 )
 def test_a_broken_state_changes_nothing(change, message):
@@ -72,6 +77,15 @@ def test_a_broken_state_changes_nothing(change, message):
     with pytest.raises(ValueError, match=message):
         linear.set_extra_state({**state, "weight": {**state["weight"], **inner}, **outer})
     assert torch.equal(linear(x), before)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [([1.0], "expected x to be a tensor, got list"), (torch.ones(()), r"expected x \[B, 6\], got")],
+)
+def test_what_is_no_input_is_refused(x, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        SparseLinear.from_dense(nn.Linear(6, 9), (1, 1))(x)
 
 
 def test_only_a_linear_is_packed():

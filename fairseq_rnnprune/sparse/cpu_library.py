@@ -90,7 +90,9 @@ def _prepare(W: BlockSparseMatrix) -> Prepared:
     # A wrong RNNPRUNE_THREADS is told at once, not by the first matrix that is large.
     threads()
     offsets = _offsets(W) if has_offsets(W) else None
-    arrays = (W.values, W.columns, W.pointers, W.scales, offsets, W.diagonal)
+    arrays = [W.values, W.columns, W.pointers, W.scales, offsets, W.diagonal]
+    # Aliases: who gives an array other memory through .data does not take this from the kernels.
+    arrays = [None if array is None else array.detach() for array in arrays]
     matrix = Matrix(*map(address, arrays), *W.shape, W.gates, *W.block_shape, DTYPES[W.dtype])
     return Prepared(ctypes.addressof(matrix), (*arrays, matrix), W.nbytes >= PARALLEL_BYTES)
 
@@ -159,13 +161,16 @@ def load() -> ctypes.CDLL | None:
         )
         return None
     # torch is imported by now, so the kernels get its OpenMP runtime instead of a second one.
-    found = ctypes.CDLL(str(file))
-    if not _is_of_this_version(found):
+    try:
+        found = ctypes.CDLL(str(file))
+        problem = _other_version(found)
+    except OSError as error:
+        problem = f"cannot be loaded ({error})"
+    if problem:
         logger.warning(
-            "no native kernels: %s was compiled from other sources than this version's; torch "
-            "multiplies packed weights instead, which is slower, until the package is installed "
-            "anew",
-            file,
+            "no native kernels: %s %s; torch multiplies packed weights instead, which is slower, "
+            "until the package is installed anew",
+            *(file, problem),
         )
         return None
     for name, types in _FUNCTIONS.items():
@@ -175,14 +180,15 @@ def load() -> ctypes.CDLL | None:
     return found
 
 
-def _is_of_this_version(library: ctypes.CDLL) -> bool:
-    """Whether a library has every function and means the same types: an older one may not."""
+def _other_version(library: ctypes.CDLL) -> str | None:
+    """What is wrong with a library without every function, or that means other types by them."""
     names = [*_FUNCTIONS, "dtypes", "matrix_bytes", "layer_bytes", "instruction_set"]
-    if not all(hasattr(library, f"rnnprune_{name}") for name in names):
-        return False
-    sizes = (library.rnnprune_matrix_bytes(), library.rnnprune_layer_bytes())
-    are_same_structs = sizes == (ctypes.sizeof(Matrix), ctypes.sizeof(Layer))
-    return are_same_structs and library.rnnprune_dtypes() == len(DTYPES)
+    if all(hasattr(library, f"rnnprune_{name}") for name in names):
+        sizes = (library.rnnprune_matrix_bytes(), library.rnnprune_layer_bytes())
+        are_same_structs = sizes == (ctypes.sizeof(Matrix), ctypes.sizeof(Layer))
+        if are_same_structs and library.rnnprune_dtypes() == len(DTYPES):
+            return None
+    return "was compiled from other sources than this version's"
 
 
 def _offsets(W: BlockSparseMatrix) -> Tensor:

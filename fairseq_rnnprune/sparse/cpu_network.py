@@ -39,7 +39,8 @@ class Network:
         _check_matrix("recurrent", recurrent.W, gates, (gates * self.hidden, self.hidden))
         prepared = [prepare(part.W) for part in (input, recurrent)]
         biases = [check_bias("bias", part.bias, part.W) for part in (input, recurrent)]
-        biases = [None if bias is None else bias.contiguous() for bias in biases]
+        # Aliases, as in prepare.
+        biases = [None if bias is None else bias.detach().contiguous() for bias in biases]
         self.kept.append((input.W, recurrent.W, prepared, biases))
         return Layer(
             *(matrix.pointer for matrix in prepared),

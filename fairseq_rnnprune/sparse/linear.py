@@ -52,7 +52,8 @@ class SparseLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., K] to [..., M]; errors as in `matmul`."""
         # At a batch of one a view or a conversion that changes nothing takes as long as a product.
-        is_matrix = x.dim() == 2
+        # What is no matrix and cannot become one is refused there.
+        is_matrix = not isinstance(x, Tensor) or x.dim() in (0, 2)
         rows = x if is_matrix else x.reshape(-1, x.shape[-1])
         y = matmul(self.W, rows, self.bias, self.backend)
         if not is_matrix:

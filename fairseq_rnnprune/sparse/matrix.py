@@ -59,6 +59,11 @@ class BlockSparseMatrix:
     cache: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        for name, array in zip(_ARRAYS, self.arrays, strict=True):
+            if array is not None and array.is_inference():
+                # Of tensors made in inference mode torch does not count the writes.
+                with torch.inference_mode(False):
+                    object.__setattr__(self, name, array.clone())
         self.validate()
 
     @classmethod
@@ -131,16 +136,14 @@ class BlockSparseMatrix:
     def versions(self) -> tuple[int, ...]:
         """What changes when somebody writes to the arrays or resizes them.
 
-        Tensors made in inference mode do not count that; nobody outside of it can write to them.
+        Not when that happens behind torch's back, through `.data`, numpy or a pointer.
         """
         # A list is quicker than what it is read from one by one, and every call comes by here.
-        return tuple([array._version for array in self._counted])
+        return tuple([array._version for array in self._present])
 
     @cached_property
-    def _counted(self) -> tuple[Tensor, ...]:
-        """The arrays of which torch counts the writes."""
-        present = (array for array in self.arrays if array is not None)
-        return tuple(array for array in present if not array.is_inference())
+    def _present(self) -> tuple[Tensor, ...]:
+        return tuple(array for array in self.arrays if array is not None)
 
     def derived(self, key: str, make: Callable[[], T]) -> T:
         """What a backend makes of the arrays, kept in `cache`, made anew once they were written to.
@@ -204,7 +207,10 @@ class BlockSparseMatrix:
     def from_state(cls, state: dict[str, Any]) -> BlockSparseMatrix:
         """The matrix whose `state()` it is; ValueError if it is none."""
         check_state(state, ("shape", "block_shape", "gates"), _ARRAYS)
-        shape, block_shape = tuple(state["shape"]), tuple(state["block_shape"])
+        shape, block_shape = (
+            tuple(sizes) if isinstance(sizes, (tuple, list)) else sizes
+            for sizes in (state["shape"], state["block_shape"])
+        )
         check_block_shape(shape, block_shape, state["gates"])
         columns = state["columns"].to(column_dtype(ceil(shape[1] / block_shape[1])))
         if not torch.equal(columns.long(), state["columns"]):

@@ -69,6 +69,11 @@ def check_values_finite(values: Tensor) -> None:
 
 def check_block_shape(shape: tuple[int, int], block_shape: Any, gates: int) -> None:
     """Raises ValueError unless `gates` divides the rows and a block fits into one gate."""
+    is_pair = isinstance(shape, tuple) and len(shape) == 2
+    if not is_pair or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ValueError(
+            f"BlockSparseMatrix: expected a shape (rows, columns) of numbers above 0, got {shape!r}"
+        )
     if not isinstance(gates, int) or gates < 1 or shape[0] % gates:
         raise ValueError(
             f"BlockSparseMatrix: expected gates that divide the {shape[0]} rows, got {gates!r}; "
@@ -99,9 +104,12 @@ def check_has_diagonal(shape: tuple[int, int], gates: int) -> None:
 
 
 def check_state(state: Any, numbers: tuple[str, ...], arrays: tuple[str, ...]) -> None:
-    """Raises ValueError for anything else than a dict of these numbers, and arrays or None."""
+    """Raises ValueError for anything else than a dict of these numbers and these arrays."""
     has_names = isinstance(state, dict) and state.keys() == {*numbers, *arrays}
-    if not has_names or not all(isinstance(state[n], Tensor | None) for n in arrays):
+    if not has_names or not all(
+        isinstance(state[n], Tensor) or (state[n] is None and n in ("scales", "diagonal"))
+        for n in arrays
+    ):
         raise ValueError(
             f"BlockSparseMatrix: expected a state of {', '.join((*numbers, *arrays))}, got "
             f"{', '.join(map(str, state)) if isinstance(state, dict) else type(state).__name__}"
@@ -129,6 +137,9 @@ def check_arrays(matrix: BlockSparseMatrix) -> None:
     _expect(bool((position.diff() > 0).all()), "ascending columns in each panel", "another order")
 
     _expect(bool(values.isfinite().all()), "finite values", "NaN or inf")
+    if values.dtype == torch.int8:
+        # -128 has no opposite: AVX2 moves the signs of activations to the weights.
+        _expect(not bool((values == -128).any()), "values from -127 to 127", -128)
     padding = bool(values[_outside(matrix)].any())
     _expect(not padding, "zeros where a block leaves the matrix", "others")
     is_integer = not values.dtype.is_floating_point
@@ -166,6 +177,7 @@ def _expect_array(
     _expect(array.dtype == dtype, f"{name} in {names((dtype,))}", array.dtype)
     _expect(array.shape == shape, f"{name} of shape {list(shape)}", list(array.shape))
     _expect(array.is_contiguous(), f"contiguous {name}", f"strides {array.stride()}")
+    _expect(not array.is_neg(), f"{name} in memory as they are", "a view of their negatives")
     _expect(array.device == device, f"{name} on {device} like the values", array.device)
 
 

@@ -88,10 +88,11 @@ static void quantise_blocks(const Matrix &m, int first, int last, const float *x
         const float *from = x + (size_t)b * m.width;
         Activation *to = (Activation *)packed.data + b / B * tile_size + b % B * C;
         const float factor = 1.0f / packed.scales[b];
+        V zeros{};
         for (int k = first * C; k < end; k += LANES) {
             const V v = m.width - k < LANES ? load_some(from + k, m.width - k) : load(from + k);
             const V level = clamp(v * factor, Levels<T>::LEVELS);
-            // NaN becomes some number: its scale, or the state that a unit hands on, tells of it.
+            zeros += v * 0.0f;
             typename Narrow<Activation>::Type narrowed;
             narrow(level, narrowed);
             if (B == 1 && k + LANES <= end) {
@@ -102,6 +103,10 @@ static void quantise_blocks(const Matrix &m, int first, int last, const float *x
                 __builtin_memcpy(to + (size_t)((k + i) / C) * (B * C) + (k + i) % C,
                                  (const Activation *)&narrowed + i, sizeof(Activation) * PART);
         }
+        // NaN has become some number, and the scale tells of it.
+        float zero = 0.0f;
+        for (int i = 0; i < LANES; i++) zero += zeros[i];
+        if (zero != 0.0f) packed.scales[b] = zero;
     }
 }
 

@@ -9,7 +9,8 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <immintrin.h>
-#if __has_include(<avxvnniintrin.h>)
+// setup.py forbids it where the assembler is older than the compiler.
+#if __has_include(<avxvnniintrin.h>) && !defined(NO_AVX_VNNI)
 #define HAS_AVX_VNNI 1
 #endif
 #elif defined(__aarch64__)

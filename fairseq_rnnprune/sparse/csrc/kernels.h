@@ -54,7 +54,7 @@ enum { SHAPES = 5 };
 // x = (data - ZERO) * scales[b] (integers.h).
 struct Activations {
     const void *data;
-    const float *scales;  // [tiles * tile]
+    float *scales;  // [tiles * tile]
     int batch;
     int tile;
 };
