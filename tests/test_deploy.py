@@ -173,21 +173,23 @@ def test_matrices_that_do_not_fit_are_refused(data, checkpoint, tmp_path, sugges
 
 
 @pytest.mark.parametrize(
-    "array, spoil",
+    "name, spoil",
     [
         # 16 units are 4 blocks wide.
-        ("columns", lambda columns: columns.fill_(4)),
-        ("pointers", lambda pointers: pointers.index_copy(0, torch.tensor([1]), pointers[-1:])),
-        ("scales", lambda scales: scales[:-1]),
+        ("weight_hh_l0/columns", lambda columns: columns.fill_(4)),
+        ("weight_hh_l0/pointers", lambda p: p.index_copy(0, torch.tensor([1]), p[-1:])),
+        ("weight_hh_l0/scales", lambda scales: scales[:-1]),
+        # Of gates that are not square.
+        ("weight_ih_l0/diagonal", lambda _: torch.ones(48)),
     ],
 )
-def test_arrays_that_are_no_matrix_are_refused(data, checkpoint, tmp_path, suggest, array, spoil):
+def test_arrays_that_are_no_matrix_are_refused(data, checkpoint, tmp_path, suggest, name, spoil):
     file = export(checkpoint, tmp_path / "m.safetensors", "int8")
     with safe_open(file, "pt") as opened:
         metadata = opened.metadata()
     arrays = load_file(file)
-    name = f"decoder.gru.weight_hh_l0/{array}"
-    arrays[name] = spoil(arrays[name].clone()).clone()
+    name = f"decoder.gru.{name}"
+    arrays[name] = spoil(arrays.get(name, torch.empty(0)).clone()).clone()
     save_file(arrays, file, metadata)
     status, _, err = suggest(file, data / "dict.txt", "the cat\n")
     assert (status, err) == (1, "suggest: expected the arrays of a matrix, got others\n")

@@ -78,7 +78,8 @@ public:
         const size_t block = (size_t)value_bytes(shape.dtype) * shape.block_rows * shape.block_columns;
         fits = fits && values.size() % block == 0 && values.size() / block == blocks;
         fits = fits && (!has_scales(shape.dtype) || scales.size() == panels * shape.block_rows);
-        fits = fits && (!diagonal.size() || diagonal.size() == (size_t)shape.rows);
+        const bool has_diagonal = diagonal.size() == (size_t)shape.rows && shape.gate_rows() == shape.width;
+        fits = fits && (!diagonal.size() || has_diagonal);
         for (size_t b = 0; fits && b < blocks; b++) fits = columns[b] < shape.block_width();
         if (!fits) throw std::runtime_error("expected the arrays of a matrix, got others");
     }
