@@ -2,6 +2,7 @@
 
 import os
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +121,21 @@ def test_wherever_another_container_is_cut_it_is_noticed(tmp_path, kind, part):
     path.write_bytes(data[: int(part * len(data))])
     with pytest.raises(AudioError, match=rf"cut off: expected {len(data)} bytes, got"):
         read_audio(path, RATE)
+
+
+def test_a_big_endian_wav_that_is_cut_is_noticed(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(80000), RATE, format="WAV", endian="BIG")
+    data = path.read_bytes()
+    assert data[:4] == b"RIFX" and len(read_audio(path, RATE)) == 80000
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(AudioError, match=rf"cut off: expected {len(data)} bytes, got"):
+        read_audio(path, RATE)
+
+
+def test_a_path_with_a_nul_is_named():
+    with pytest.raises(AudioError, match=r"'a\\x00b': expected the path of a file, got one with"):
+        read_audio(Path("a\0b"), RATE)
 
 
 @pytest.mark.parametrize("part", [0.05, 0.3, 0.9, 0.999])

@@ -136,6 +136,15 @@ def test_a_bound_on_frames_holds_at_every_speed(utterances, folder):
     assert dataset.can_reuse_epoch_itr_across_epochs
 
 
+def test_a_recording_that_no_batch_may_hold_is_named(utterances, folder):
+    dataset = make_dataset(utterances, folder)
+    longest = int(dataset.sizes.argmax())
+    indices, frames = dataset.ordered_indices(), int(dataset.sizes[longest])
+    assert sum(map(len, dataset.batch_by_size(indices, max_tokens=frames))) == 8
+    with pytest.raises(ValueError, match=rf"{utterances[longest].path}: expected at most --max-t"):
+        dataset.batch_by_size(indices, max_tokens=frames - 1)
+
+
 def same(a, b):
     return torch.equal(a["source"], b["source"]) if len(a["source"]) == len(b["source"]) else False
 

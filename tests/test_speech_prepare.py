@@ -110,6 +110,17 @@ def test_skipping_leaves_them_out_of_units_and_statistics(corpus, tmp_path, caps
     assert sum(m.startswith("skipped: ") for m in caplog.messages) == len(bad) + 1
 
 
+@pytest.mark.parametrize("units", ["characters", "sentencepiece"])
+def test_what_only_skipped_texts_say_is_no_unit(corpus, units):
+    options = ["--units", units, "--bad-utterances", "skip", "--sentencepiece-size", "20"]
+    prepare(corpus, *options)
+    before = (corpus / "dict.txt").read_text()
+    # The bar and the low line are what the units write a space with.
+    add(corpus, "train", ("flac/train0.flac", 4000, "ann", "ЖЖ | \u2581"))
+    prepare(corpus, *options)
+    assert (corpus / "dict.txt").read_text() == before
+
+
 def test_a_corpus_with_nothing_to_learn_from_is_refused(corpus, tmp_path):
     write_manifest(
         corpus / "train.tsv", [(p, 1, "", "GO") for p in make_damaged(tmp_path / "b").values()]

@@ -182,8 +182,10 @@ def test_links_are_followed_once_and_what_cannot_be_read_is_named(run, data, mod
     (elsewhere / "same").symlink_to(folder / "a")
     (folder / "same").symlink_to(folder / "a")
     (folder / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    (folder / "other.m4a").write_bytes(bytes(100))
     status, out, err = run(model, folder)
     assert status == 2 and f"{folder}/gone.wav: expected an audio file, got No such file" in err
+    assert f"{folder}/other.m4a: expected an audio file, got one that cannot be read" in err
     assert [*lines_of(out)] == [f"{folder}/a/0.flac", f"{folder}/linked/1.flac"]
 
 

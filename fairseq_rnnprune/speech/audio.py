@@ -104,6 +104,8 @@ def resampled_length(samples: int, rate: float, new_rate: float) -> int:
 def open_audio(path: Path):
     """A soundfile.SoundFile to be read from start to end; AudioError as of `measure_audio`."""
     soundfile = require("soundfile")
+    if "\0" in os.fspath(path):
+        raise AudioError(f"{os.fspath(path)!r}: expected the path of a file, got one with a NUL")
     try:
         info = os.stat(path)
         if stat.S_ISDIR(info.st_mode):

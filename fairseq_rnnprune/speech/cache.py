@@ -78,7 +78,8 @@ class FeatureCache:
     def _key(self, path: Path, config: SpeechConfig, speed: float) -> str | None:
         try:
             status = os.stat(path)
-        except OSError:
+        # A path with a NUL is a ValueError.
+        except (OSError, ValueError):
             # read_audio finds the words for it.
             return None
         place = os.path.relpath(Path(path).resolve(), self.folder.resolve())

@@ -22,7 +22,7 @@ _W64_RIFF, _W64_DATA = (
 def unread(path: Path) -> str | None:
     """Why libsndfile would read a part only; None if nothing says so.
 
-    A WAV (RF64, W64), AIFF, AU, CAF, NIST SPHERE or Ogg file that must have been longer once, or
+    A WAV (RIFX, RF64, W64), AIFF, AU, CAF, NIST SPHERE or Ogg file that must have been longer once, or
     Ogg streams one after another. FLAC needs no such check: it holds fewer samples than its head
     announces. For MP3 see `mpeg`.
     """
@@ -32,8 +32,8 @@ def unread(path: Path) -> str | None:
         if head[:4] == b"OggS":
             return _ogg(file, size)
         end = 0
-        if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:] == b"WAVE":
-            end = _wav_end(file)
+        if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:] == b"WAVE":
+            end = _wav_end(file, ">" if head[:4] == b"RIFX" else "<")
         elif head == _W64_RIFF[:12]:
             end = _w64_end(file, size)
         elif head[:4] == b"FORM" and len(head) == 12:
@@ -48,11 +48,11 @@ def unread(path: Path) -> str | None:
         return f"cut off: expected {end} bytes, got {size}" if end > size else None
 
 
-def _wav_end(file: BinaryIO) -> int:
-    """Where the samples should end, in bytes; 0 if the file does not say."""
+def _wav_end(file: BinaryIO, order: str) -> int:
+    """Where the samples should end, in bytes; 0 if the file does not say. `order` is of bytes."""
     long_length = 0
     while len(chunk := file.read(8)) == 8:
-        name, length = chunk[:4], struct.unpack("<I", chunk[4:])[0]
+        name, length = chunk[:4], struct.unpack(f"{order}I", chunk[4:])[0]
         if name == b"data" and length == _ELSEWHERE and long_length:
             return file.tell() + long_length
         if name == b"data":

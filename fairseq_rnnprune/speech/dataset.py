@@ -115,6 +115,20 @@ class SpeechDataset(FairseqDataset):
         order = np.random.default_rng(self.seed).permutation(len(self))
         return order[np.argsort(self.sizes[order], kind="stable")]
 
+    def batch_by_size(
+        self, indices: np.ndarray, max_tokens: int | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """fairseq's; ValueError, naming it, for a recording of more frames than a batch may have."""
+        if max_tokens is not None and len(indices):
+            longest = indices[self.sizes[indices].argmax()]
+            if self.sizes[longest] > max_tokens:
+                raise ValueError(
+                    f"{self.utterances[longest].path}: expected at most --max-tokens {max_tokens} "
+                    f"frames, got {self.sizes[longest]}; give more, or --batch-size alone "
+                    "(fairseq-generate without either takes 12000)"
+                )
+        return super().batch_by_size(indices, max_tokens, *args, **kwargs)
+
     def set_epoch(self, epoch: int) -> None:
         """What is drawn for an item depends on the epoch; lengths, and so batches, do not."""
         self._epoch.fill_(epoch)

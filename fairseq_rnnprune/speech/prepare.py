@@ -85,7 +85,7 @@ def add_prepare(subcommands: argparse._SubParsersAction) -> None:
 def run_prepare(args: argparse.Namespace) -> None:
     """Checks every split, then writes; prints what there is and how to go on."""
     from .cache import FOLDER, FeatureCache
-    from .checks import check_audio, check_texts, keep_usable
+    from .checks import check_audio, check_texts
 
     config = SpeechConfig(sample_rate=args.sample_rate, mel_bins=args.mel_bins, units=args.units)
     manifests = _read_manifests(args.data)
@@ -96,11 +96,11 @@ def run_prepare(args: argparse.Namespace) -> None:
         for split, utterances in manifests.items():
             track = functools.partial(progress.track, description=split)
             measured[split], problems[split] = check_audio(utterances, config, cache, track)
-    train = [u for i, u in enumerate(measured["train"]) if i not in problems["train"]]
-    if not train:
-        keep_usable(measured["train"], problems["train"], args.bad_utterances, "train.tsv")
-    units = _make_units(args, [u.text for u in train])
-    counts = units.counts(u.text for u in train)
+    units, counts = _make_units(args, measured["train"], problems["train"])
+    if texts := check_texts(measured["train"], config, units, counts):
+        # What only these say is no unit.
+        problems["train"] = texts | problems["train"]
+        units, counts = _make_units(args, measured["train"], problems["train"])
     for split, utterances in measured.items():
         problems[split] = check_texts(utterances, config, units, counts) | problems[split]
     usable = _keep_usable(measured, problems, args)
@@ -135,12 +135,21 @@ def _check_writable(data: Path) -> None:
         ) from error
 
 
-def _make_units(args: argparse.Namespace, texts: Sequence[str]) -> Units:
+def _make_units(
+    args: argparse.Namespace, utterances: Sequence[Utterance], problems: Problems
+) -> tuple[Units, dict[str, int]]:
+    """The units of the utterances without problems, and how often each is in them."""
+    from .checks import keep_usable
     from .units import CharacterUnits, SentencePieceUnits
 
+    texts = [u.text for i, u in enumerate(utterances) if i not in problems]
+    if not texts:
+        keep_usable(utterances, problems, args.bad_utterances, "train.tsv")
     if args.units == CharacterUnits.name:
-        return CharacterUnits()
-    return SentencePieceUnits.train(texts, args.sentencepiece_size)
+        units: Units = CharacterUnits()
+    else:
+        units = SentencePieceUnits.train(texts, args.sentencepiece_size)
+    return units, units.counts(texts)
 
 
 def _keep_usable(

@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-# What soundfile reads and people have.
+# What people have. Whether it can be read is seen later: what is left out here, nobody misses.
 SUFFIXES = (
-    *(".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus"),
-    *(".rf64", ".sph", ".w64", ".wav"),
+    *(".aac", ".aif", ".aifc", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".mka", ".mp2"),
+    *(".mp3", ".mp4", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".sph", ".voc", ".w64", ".wav"),
+    *(".wave", ".webm", ".wma"),
 )
 
 
