@@ -22,9 +22,9 @@ _W64_RIFF, _W64_DATA = (
 def unread(path: Path) -> str | None:
     """Why libsndfile would read a part only; None if nothing says so.
 
-    A WAV (RIFX, RF64, W64), AIFF, AU, CAF, NIST SPHERE or Ogg file that must have been longer once, or
-    Ogg streams one after another. FLAC needs no such check: it holds fewer samples than its head
-    announces. For MP3 see `mpeg`.
+    A WAV (RIFX, RF64, W64), AIFF, AU, CAF, NIST SPHERE or Ogg file that must have been longer
+    once, or Ogg streams one after another. FLAC needs no such check: it holds fewer samples than
+    its head announces. For MP3 see `mpeg`.
     """
     size = os.stat(path).st_size
     with open(path, "rb") as file:

@@ -118,7 +118,7 @@ class SpeechDataset(FairseqDataset):
     def batch_by_size(
         self, indices: np.ndarray, max_tokens: int | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """fairseq's; ValueError, naming it, for a recording of more frames than a batch may have."""
+        """fairseq's; ValueError, naming it, for a recording that is longer than a batch may be."""
         if max_tokens is not None and len(indices):
             longest = indices[self.sizes[indices].argmax()]
             if self.sizes[longest] > max_tokens:
