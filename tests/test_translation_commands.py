@@ -1,20 +1,16 @@
 """fairseq's commands on a pruned translation model, dense and packed."""
 
-import io
 import logging
 import re
 
 import pytest
-import sentencepiece
 import torch
 from fairseq.data import Dictionary
-from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
 from fairseq.logging import metrics
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from fairseq_runs import PRUNED
 from translation_runs import (
     TEST_LINES,
-    binarise,
     make_pairs,
     printed,
     run_generate,
@@ -23,12 +19,7 @@ from translation_runs import (
 )
 
 from fairseq_rnnprune.checkpoint import read_checkpoint
-from fairseq_rnnprune.compat.translation import (
-    answer_every_line,
-    log_bleu_of_empty_text,
-    name_text_that_is_not_utf8,
-)
-from fairseq_rnnprune.models.gru_seq2seq import GRUSeq2Seq
+from fairseq_rnnprune.compat.translation import answer_every_line, log_bleu_of_empty_text
 
 answer_every_line()
 log_bleu_of_empty_text()
@@ -162,14 +153,6 @@ def test_interactive_refuses_a_line_that_is_too_long(data, checkpoint, tmp_path,
         run_interactive(data, checkpoint, tmp_path / "input", *limit)
 
 
-def test_text_that_is_not_utf8_is_named():
-    name_text_that_is_not_utf8()
-    encoder = object.__new__(SentencepieceBPE)
-    message = r"expected text in UTF-8, got 'caf\\udce9'; convert it"
-    with pytest.raises(ValueError, match=message):
-        encoder.encode(b"caf\xe9".decode("utf-8", "surrogateescape"))
-
-
 def test_interactive_cuts_a_line_that_is_too_long(data, checkpoint, capsys, tmp_path):
     limit = ("--max-source-positions", "5", "--truncate-source", "--buffer-size", "7")
     texts = []
@@ -243,46 +226,3 @@ def test_the_best_checkpoint_by_bleu_when_the_model_says_nothing(data, tmp_path)
         disable_validation=False,
     )
     assert read_checkpoint(tmp_path / "checkpoint_last.pt").updates == 3
-
-
-@pytest.fixture(scope="module")
-def sentencepiece_run(tmp_path_factory):
-    """A model of sentencepieces, the folder of its data and the pieces' file."""
-    folder = tmp_path_factory.mktemp("pieces")
-    make_pairs(folder)
-    raw = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(folder / "train.en"), model_writer=raw, vocab_size=30, minloglevel=2
-    )
-    (folder / "spm.model").write_bytes(raw.getvalue())
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=raw.getvalue())
-    for path in [*folder.glob("*.en"), *folder.glob("*.de")]:
-        lines = path.read_text().splitlines()
-        path.write_text("".join(" ".join(pieces.encode(x, out_type=str)) + "\n" for x in lines))
-    data = binarise(folder, folder / "pieces")
-    train_pairs(data, folder / "model", "--optimizer", "adam", "--max-update", "20")
-    return folder / "model", data, folder / "spm.model"
-
-
-@pytest.mark.parametrize("choice", ["dense", "fp32"])
-def test_from_python(sentencepiece_run, choice, capsys, tmp_path):
-    folder, data, pieces = sentencepiece_run
-    hub = GRUSeq2Seq.from_pretrained(
-        str(folder),
-        "checkpoint_last.pt",
-        data_name_or_path=str(data),
-        bpe="sentencepiece",
-        sentencepiece_model=str(pieces),
-        packed=choice,
-    )
-    assert (hub.models[0].decoder.gru.sparse is None) == (choice == "dense")
-    lines = ["the cat eats", "", "Ünknown dog"]
-    texts = hub.translate(lines, beam=3, max_len_b=10)
-    (tmp_path / "input").write_text("\n".join(lines) + "\n")
-    bpe = ("--bpe", "sentencepiece", "--sentencepiece-model", str(pieces))
-    run_interactive(data, folder / "checkpoint_last.pt", tmp_path / "input", *bpe)
-    answers = printed(capsys.readouterr().out, "D")
-    assert texts == [answers[i] for i in range(3)]
-    assert hub.translate("the cat eats", beam=3, max_len_b=10) == texts[0]
-    assert hub.translate([]) == []
-    assert not any("▁" in text for text in texts)

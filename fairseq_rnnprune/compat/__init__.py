@@ -19,7 +19,8 @@ from .messages import explain_bf16, explain_unknown_model
 from .quiet import silence_hydra
 from .requirement import require_fairseq
 from .saving import copy_checkpoints_whole
-from .translation import answer_every_line, log_bleu_of_empty_text, name_text_that_is_not_utf8
+from .text import check_sentencepiece_models, name_text_that_is_not_utf8
+from .translation import answer_every_line, log_bleu_of_empty_text
 
 __all__ = ["REPAIRS", "apply", "require_fairseq"]
 
@@ -38,6 +39,7 @@ REPAIRS = (
     answer_every_line,
     log_bleu_of_empty_text,
     name_text_that_is_not_utf8,
+    check_sentencepiece_models,
     copy_counts_to_averages,
 )
 

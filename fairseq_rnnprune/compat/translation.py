@@ -50,27 +50,6 @@ def answer_every_line() -> None:
     wrap_once(TranslationTask, "build_dataset_for_inference", build_dataset_for_inference)
 
 
-def name_text_that_is_not_utf8() -> None:
-    """Let bytes that are no UTF-8 be named where text is split into pieces.
-
-    Python hands them on as lone surrogates, of which sentencepiece says "Unable to cast Python
-    instance of type <class 'str'> to C++ type '?'".
-    """
-    from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
-
-    def encode(original: Callable, self: Any, x: str) -> str:
-        try:
-            x.encode()
-        except UnicodeEncodeError:
-            raise ValueError(
-                f"sentencepiece: expected text in UTF-8, got {x!r}; convert it, for example with "
-                "iconv -f latin1 -t utf-8"
-            ) from None
-        return original(self, x)
-
-    wrap_once(SentencepieceBPE, "encode", encode)
-
-
 def log_bleu_of_empty_text() -> None:
     """Let --best-checkpoint-metric bleu find its metric where a model still says nothing.
 
