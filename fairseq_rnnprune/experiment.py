@@ -16,10 +16,14 @@ from typing import Any
 from .provenance import environment
 
 
+class CommandFailed(RuntimeError):
+    """A command that ended with another exit status than 0."""
+
+
 def fairseq(command: str, *arguments: object, log: Path | None = None) -> str:
     """Runs `fairseq-<command>` in this Python and returns what it printed.
 
-    Output goes to `log` as it comes, if given. RuntimeError with the last lines if it fails.
+    Output goes to `log` as it comes, if given. CommandFailed with the last lines if it fails.
     """
     return run(in_this_python([f"fairseq-{command}", *map(str, arguments)]), log)
 
@@ -41,7 +45,7 @@ def in_this_python(command: Sequence[str]) -> list[str]:
 
 
 def run(command: Sequence[str], log: Path | None = None) -> str:
-    """Runs a command; RuntimeError with its last lines if it fails."""
+    """Runs a command; CommandFailed with its last lines if it fails."""
     lines = []
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "errors": "replace"}
     with (
@@ -53,7 +57,7 @@ def run(command: Sequence[str], log: Path | None = None) -> str:
             file.write(line)
             file.flush()
     if process.returncode:
-        raise RuntimeError(
+        raise CommandFailed(
             f"run: expected exit status 0, got {process.returncode} from "
             f"{shlex.join(command)}\n{''.join(lines[-15:])}"
         )

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .experiment import calibrated_q, fairseq, save_result
+from .experiment import CommandFailed, calibrated_q, fairseq, save_result
 
 CALIBRATED = "CALIBRATED"
+# In the place of a run's name.
+ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,34 @@ class Recipe:
     def parser(self, description: str) -> argparse.ArgumentParser:
         """run, the data, --work and --seed."""
         parser = argparse.ArgumentParser(description=description.splitlines()[0])
-        parser.add_argument("run", choices=self.runs)
+        parser.add_argument("run", choices=[*self.runs, ALL], metavar="RUN", help=self._names)
         parser.add_argument(f"--{self.option}", type=Path, required=True, help=self.files)
         parser.add_argument("--work", type=Path, required=True, help="data, checkpoints and logs")
         parser.add_argument("--seed", type=int, default=1)
         return parser
+
+    @property
+    def _names(self) -> str:
+        return f"{', '.join(self.runs)}; {ALL}: one after another"
+
+    def main(
+        self,
+        parser: argparse.ArgumentParser,
+        files: Callable[[Path], Iterable[Path]],
+        run: Callable[[argparse.ArgumentParser, argparse.Namespace], None],
+    ) -> None:
+        """Does what the command line asks for: one run, or all of them, in their order.
+
+        `files` are those that the data's folder must have. A command that fails is the script's
+        error, in its own words.
+        """
+        args = parser.parse_args()
+        check_files(parser, self.option, files(getattr(args, self.option)))
+        for name in self.runs if args.run == ALL else (args.run,):
+            try:
+                run(parser, argparse.Namespace(**{**vars(args), "run": name}))
+            except CommandFailed as error:
+                raise SystemExit(f"run.py: {name}: {error}") from error
 
     def train(
         self, args: argparse.Namespace, data: Path, options: Sequence[str]

@@ -7,7 +7,7 @@ import torch
 from example_scripts import load_script
 
 import fairseq_rnnprune.recipe as recipe
-from fairseq_rnnprune.experiment import count_parameters
+from fairseq_rnnprune.experiment import CommandFailed, count_parameters
 
 
 @pytest.fixture
@@ -91,3 +91,26 @@ def test_the_language_models_data_is_of_one_text(script, tmp_path, monkeypatch):
     (tmp_path / "valid.txt").write_text("c\n")
     with pytest.raises(SystemExit, match="expected the text that .*work was made from, got others"):
         script.preprocess(tmp_path, work)
+
+
+def test_all_runs_in_turn_and_what_fails_is_said(monkeypatch, tmp_path, capsys):
+    runs = recipe.Recipe(
+        tmp_path / "run.py", ("first", "second", "third"), "text", "TEXT", "a file"
+    )
+    monkeypatch.setattr("sys.argv", ["run.py", "all", "--text", str(tmp_path), "--work", "w"])
+    done = []
+
+    def run(parser, args):
+        if args.run == "third":
+            raise CommandFailed("run: expected exit status 0, got 1")
+        done.append((args.run, args.seed))
+
+    with pytest.raises(SystemExit, match="^run.py: third: run: expected exit status 0, got 1$"):
+        runs.main(runs.parser("Makes.\nMore."), lambda folder: [], run)
+    assert done == [("first", 1), ("second", 1)]
+    monkeypatch.setattr("sys.argv", ["run.py", "-h"])
+    with pytest.raises(SystemExit):
+        runs.parser("Makes.").parse_args()
+    assert "first, second, third; all: one after another" in " ".join(
+        capsys.readouterr().out.split()
+    )

@@ -7,6 +7,7 @@ An interrupted run goes on from its last checkpoint when the same command is giv
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import shutil
 from pathlib import Path
@@ -18,7 +19,7 @@ from fairseq_rnnprune.experiment import (
     training_rows,
     training_seconds,
 )
-from fairseq_rnnprune.recipe import CALIBRATED, Recipe, calibrate, check_files, digests, make_once
+from fairseq_rnnprune.recipe import CALIBRATED, Recipe, calibrate, digests, make_once
 
 SPLITS = ("train", "valid", "test")
 EPOCHS, UPDATES = 10, 454
@@ -65,7 +66,6 @@ FISHER_90 = [
 LONG = shlex.split(f"--max-epoch {2 * EPOCHS} --max-update {2 * EPOCHS * UPDATES}")
 # Half the batch, twice the updates.
 BATCH_16 = shlex.split(f"--batch-size 16 --max-update {2 * EPOCHS * UPDATES}")
-BATCH_8 = shlex.split(f"--batch-size 8 --max-update {4 * EPOCHS * UPDATES}")
 WIDE_FISHER_90 = [*FISHER_90, *WIDE, *shlex.split("--lr 0.004 --dropout 0.25"), *BATCH_16]
 RUNS = {
     "dense": [*LARGE, *shlex.split("--lr 0.003 --dropout 0.3 --optimizer adam")],
@@ -91,8 +91,6 @@ RUNS = {
     "fisher-90-batch-16-dropout-0.3": [
         *(*FISHER_90, *shlex.split("--lr 0.004 --dropout 0.3"), *BATCH_16),
     ],
-    # A quarter of the batch.
-    "fisher-90-batch-8": [*FISHER_90, *shlex.split("--lr 0.003 --dropout 0.3"), *BATCH_8],
     # A third wider, so that a tenth of it is more.
     "wide-dense": [*WIDE, *shlex.split("--lr 0.006 --dropout 0.35 --optimizer adam")],
     "wide-fisher-90": WIDE_FISHER_90,
@@ -136,9 +134,10 @@ RECIPE = Recipe(Path(__file__), RUNS, "text", "TEXT", "folder: train.txt, valid.
 
 
 def main() -> None:
-    parser = RECIPE.parser(__doc__)
-    args = parser.parse_args()
-    check_files(parser, "text", text_files(args.text))
+    RECIPE.main(RECIPE.parser(__doc__), text_files, run)
+
+
+def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     options = [*COMMON, *RUNS[args.run], "--seed", str(args.seed)]
     options = calibrate(parser, args, options, CALIBRATED_ON)
     data = preprocess(args.text, args.work)

@@ -7,9 +7,12 @@ An interrupted run goes on from its last checkpoint when the same command is giv
 
 from __future__ import annotations
 
+import argparse
+import functools
 import math
 import re
 import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,8 @@ from fairseq_rnnprune.experiment import (
     rnnprune,
     training_seconds,
 )
-from fairseq_rnnprune.recipe import Recipe, check_files, digests, make_once
+from fairseq_rnnprune.recipe import Recipe, digests, make_once
+from fairseq_rnnprune.speech.checks import POLICIES
 from fairseq_rnnprune.speech.manifest import read_manifest, write_manifest
 
 SPLITS = ("train", "valid", "test")
@@ -64,7 +68,6 @@ RUNS = {
     "sparse-90": f"{LARGE} {CUBIC} --prune-sparsity 0.9",
     # Masks are final after 30 % of the updates.
     "sparse-90-early": f"{LARGE} {CUBIC} --prune-end 30% --prune-sparsity 0.9",
-    "sparse-90-gates": f"{LARGE} {CUBIC} {GATES}",
     "sparse-90-fisher": f"{LARGE} {CUBIC} {FISHER} --prune-sparsity 0.9",
     "blocks-90-fisher": f"{LARGE} {CUBIC} {FISHER} --prune-sparsity 0.9 {BLOCKS}",
     # With the dense model's learning rate and dropout.
@@ -114,23 +117,34 @@ RECIPE = Recipe(Path(__file__), RUNS, "data", "AN4", "folder: train.tsv, valid.t
 
 def main() -> None:
     parser = RECIPE.parser(__doc__)
-    args = parser.parse_args()
-    check_files(parser, "data", manifests(args.data))
-    data = prepare(args.data, args.work)
+    parser.add_argument(
+        "--bad-utterances",
+        choices=POLICIES,
+        default="refuse",
+        help="what becomes of those that cannot be used (default: %(default)s)",
+    )
+    RECIPE.main(parser, manifests, run)
+
+
+def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    policy = [] if args.bad_utterances == "refuse" else ["--bad-utterances", args.bad_utterances]
+    data = prepare(args.data, args.work, policy)
     options = train_options(args.run, args.seed, len(read_manifest(data / "train.tsv")))
+    options += policy
     checkpoint, log = RECIPE.train(args, data, options)
+    decode = functools.partial(generate, data, checkpoint, policy=policy)
     figures = {
         **count_parameters(checkpoint),
         **{
             f"{split}_{rate}": value
             for split in ("test", "valid")
-            for rate, value in error_rates(generate(data, checkpoint, split)).items()
+            for rate, value in error_rates(decode(split)).items()
         },
-        **beam_figures(data, checkpoint),
+        **beam_figures(decode),
         "training_seconds": training_seconds(log),
     }
     if "--prune-inner" in options:
-        figures |= packed_figures(data, checkpoint)
+        figures |= packed_figures(decode, checkpoint)
     path = RECIPE.save(args, options, figures)
     print(f"{args.run}: test CER {figures['test_cer']}, WER {figures['test_wer']}; see {path}")
 
@@ -144,7 +158,7 @@ def train_options(run: str, seed: int, utterances: int) -> list[str]:
     return [*shlex.split(common), *shlex.split(RUNS[run]), "--seed", str(seed)]
 
 
-def prepare(source: Path, work: Path) -> Path:
+def prepare(source: Path, work: Path, policy: Sequence[str] = ()) -> Path:
     """Checks the recordings and computes features and units once; `source` is only read."""
     source, data = source.resolve(), work / "data"
 
@@ -152,7 +166,7 @@ def prepare(source: Path, work: Path) -> Path:
         data.mkdir(exist_ok=True)
         for split in SPLITS:
             write_manifest(data / f"{split}.tsv", read_manifest(source / f"{split}.tsv"))
-        print(rnnprune("prepare", data, "--mel-bins", 40))
+        print(rnnprune("prepare", data, "--mel-bins", 40, *policy))
 
     made_from = {"data": str(source), "manifests": digests(manifests(source))}
     make_once(work, made_from, data / "speech.json", make)
@@ -163,31 +177,37 @@ def manifests(folder: Path) -> list[Path]:
     return [folder / f"{split}.tsv" for split in SPLITS]
 
 
-def generate(data: Path, checkpoint: Path, split: str, packed: str = "auto", beam: int = 1) -> str:
+def generate(
+    data: Path,
+    checkpoint: Path,
+    split: str,
+    packed: str = "auto",
+    beam: int = 1,
+    policy: Sequence[str] = (),
+) -> str:
     """What fairseq-generate prints, without a language model: greedy, or prefix beam search."""
     return fairseq(
         *("generate", data, "--user-dir", RECIPE.user_dir, "--task", "rnnprune_speech"),
         *("--path", checkpoint, "--gen-subset", split, "--batch-size", 16, "--beam", beam),
         *("--scoring", "cer_wer", "--post-process", "letter"),
         *("--model-overrides", f"{{'packed': '{packed}'}}"),
+        *policy,
     )
 
 
-def beam_figures(data: Path, checkpoint: Path) -> dict[str, Any]:
+def beam_figures(decode: Callable[..., str]) -> dict[str, Any]:
     """Test error rates of prefix beam search by the width of the beam."""
-    rates = {
-        str(beam): error_rates(generate(data, checkpoint, "test", beam=beam)) for beam in BEAMS
-    }
+    rates = {str(beam): error_rates(decode("test", beam=beam)) for beam in BEAMS}
     return {
         "cer_by_beam": {beam: found["cer"] for beam, found in rates.items()},
         "wer_by_beam": {beam: found["wer"] for beam, found in rates.items()},
     }
 
 
-def packed_figures(data: Path, checkpoint: Path) -> dict[str, Any]:
+def packed_figures(decode: Callable[..., str], checkpoint: Path) -> dict[str, Any]:
     """By type of weights: test error rates and bytes on disk; whether fp32 gives dense's text."""
     choices = ("dense", "fp32", "bf16", "int8")
-    outputs = {choice: generate(data, checkpoint, "test", choice) for choice in choices}
+    outputs = {choice: decode("test", choice) for choice in choices}
     rates = {choice: error_rates(output) for choice, output in outputs.items()}
     return {
         "cer_by_packed": {choice: found["cer"] for choice, found in rates.items()},

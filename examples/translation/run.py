@@ -7,6 +7,7 @@ An interrupted run goes on from its last checkpoint when the same command is giv
 
 from __future__ import annotations
 
+import argparse
 import math
 import shlex
 from pathlib import Path
@@ -26,7 +27,7 @@ from parallel_text import (
 )
 
 from fairseq_rnnprune.experiment import count_parameters, training_rows, training_seconds
-from fairseq_rnnprune.recipe import CALIBRATED, Recipe, calibrate, check_files, dense_checkpoint
+from fairseq_rnnprune.recipe import CALIBRATED, Recipe, calibrate, dense_checkpoint
 
 EPOCHS = 15
 BATCH = 64
@@ -113,9 +114,10 @@ RECIPE = Recipe(Path(__file__), RUNS, "text", "TEXT", "folder: train.en, train.d
 
 
 def main() -> None:
-    parser = RECIPE.parser(__doc__)
-    args = parser.parse_args()
-    check_files(parser, "text", text_files(args.text))
+    RECIPE.main(RECIPE.parser(__doc__), text_files, run)
+
+
+def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     count = len(read_lines(args.text / f"{SPLITS['train']}.{SOURCE}"))
     is_pruned = "--prune-inner" in RUNS[args.run]
     options = [*COMMON, *lengths(args.run, count), *RUNS[args.run], "--seed", str(args.seed)]
