@@ -74,6 +74,7 @@ def test_json_has_all_of_it(capsys, dense, sparse, tmp_path):
     # Columns 0 and 1 of U keep four weights of gate r, and all four keep two of gate z.
     (ih,) = second["inputs"]
     assert (ih["source"], ih["count"], ih["weights"], ih["pruned"]) == ("features", 4, 12, 0)
+    assert len(ih["kept_by_each"]) == 4 and max(ih["kept_by_each"]) == ih["kept"]["highest"]
     labels = [c["label"] for c in read["checkpoints"]]
     assert [p["checkpoints"] for p in read["overlap"]] == [[labels[0], x] for x in labels[1:]]
     assert read["overlap"][0]["tensors"][0]["jaccard"] is not None

@@ -15,7 +15,10 @@ _RANGE = ("lowest", "median", "highest")
 
 
 def survivors_json(survivors: Survivors) -> dict[str, Any]:
-    """The same figures of one checkpoint for machines; fractions in [0, 1]."""
+    """The same figures of one checkpoint for machines, and of each input and symbol, in order.
+
+    Fractions are in [0, 1].
+    """
     return {
         "units": [_unit_json(u) for u in survivors.units],
         "inputs": [{"name": i.name, "source": i.source, **_kept_json(i)} for i in survivors.inputs],
@@ -64,7 +67,7 @@ def _range_json(kept: Sequence[int]) -> dict[str, Any]:
 
 def _kept_json(item: Inputs | Symbols) -> dict[str, Any]:
     rows = {"count": len(item.kept), "weights": item.weights, "pruned": item.pruned}
-    return rows | _range_json(item.kept)
+    return rows | _range_json(item.kept) | {"kept_by_each": item.kept}
 
 
 def _ranked_json(s: Symbols) -> dict[str, Any]:
