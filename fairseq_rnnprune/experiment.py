@@ -122,6 +122,17 @@ def training_rows(log: Path) -> list[dict[str, Any]]:
     return [{k.removeprefix("train_"): v for k, v in row.items()} for row in epochs.values()]
 
 
+def final_sparsity(log: Path) -> dict[str, Any]:
+    """Fraction of zeros at the end of training: of all prunable weights and by type."""
+    last = training_rows(log)[-1]
+    by_type = {
+        key.removeprefix("sparsity_"): float(value)
+        for key, value in last.items()
+        if key.startswith("sparsity_")
+    }
+    return {"sparsity": float(last.get("sparsity", 0)), "sparsity_by_type": by_type}
+
+
 def training_seconds(log: Path) -> float:
     """Seconds of all updates, validation left out; fairseq's `wall` is 0 after a resume."""
     return sum(float(row["train_wall"]) for row in training_rows(log))

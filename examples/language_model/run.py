@@ -15,6 +15,7 @@ from pathlib import Path
 from fairseq_rnnprune.experiment import (
     count_parameters,
     fairseq,
+    final_sparsity,
     perplexity,
     training_rows,
     training_seconds,
@@ -149,6 +150,7 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         # Of the last epoch, with dropout.
         "training_perplexity": float(training_rows(log)[-1]["ppl"]),
         "training_seconds": training_seconds(log),
+        **(final_sparsity(log) if "--prune-inner" in options else {}),
     }
     path = RECIPE.save(args, options, figures)
     print(f"{args.run}: test perplexity {figures['test_perplexity']}; written to {path}")

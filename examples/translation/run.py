@@ -26,7 +26,12 @@ from parallel_text import (
     write_lines,
 )
 
-from fairseq_rnnprune.experiment import count_parameters, training_rows, training_seconds
+from fairseq_rnnprune.experiment import (
+    count_parameters,
+    final_sparsity,
+    training_rows,
+    training_seconds,
+)
 from fairseq_rnnprune.recipe import CALIBRATED, Recipe, calibrate, dense_checkpoint
 
 EPOCHS = 15
@@ -170,17 +175,6 @@ def lengths(run: str, lines: int) -> list[str]:
         # A text of a few sentences needs more than one mask update as well.
         options["--prune-freq"] = min(50, max(1, updates // 20))
     return [word for option, value in options.items() for word in (option, str(value))]
-
-
-def final_sparsity(log: Path) -> dict[str, Any]:
-    """Fraction of zeros at the end of training: of all prunable weights and by type."""
-    last = training_rows(log)[-1]
-    by_type = {
-        key.removeprefix("sparsity_"): float(value)
-        for key, value in last.items()
-        if key.startswith("sparsity_")
-    }
-    return {"sparsity": float(last.get("sparsity", 0)), "sparsity_by_type": by_type}
 
 
 if __name__ == "__main__":
