@@ -11,7 +11,6 @@ import argparse
 import math
 import shlex
 from pathlib import Path
-from typing import Any
 
 import sacrebleu
 from parallel_text import (

@@ -21,7 +21,8 @@ class SparseRecurrent(nn.Module):
     The input's products of a whole sequence are one matmul, the recurrent ones one per step.
     Layers and steps hand on float32; what comes out has the dtype of what came in. No dropout, no
     gradient; the state dict holds the packed arrays (SparseLinear). `.to(device)` moves them,
-    `.half()` and the like leave them as they were packed.
+    `.half()` and the like leave them as they were packed. Its layers are those it was made of:
+    one that is put in the place of another is not seen.
     """
 
     def __init__(self, layers: list[list[Direction]], batch_first: bool = False):

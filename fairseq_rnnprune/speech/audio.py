@@ -6,7 +6,9 @@ import io
 import logging
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,32 +47,41 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
     AudioError if the file is missing, empty, a folder, no audio, cut off, of length 0, or holds a
     sample that is not finite.
     """
-    blocks = []
     with open_audio(path) as file:
-        rate, expected = file.samplerate, file.frames
+        audio = np.concatenate(list(read_blocks(path, file, _BLOCK)))
+        warn_of_low_rate(path, file.samplerate, sample_rate)
+        return resample(audio, file.samplerate, sample_rate)
+
+
+def read_blocks(path: Path, file: Any, size: int) -> Iterator[np.ndarray]:
+    """Yields an open recording in blocks of `size`, float32, the channels' mean; the last is shorter.
+
+    AudioError as of `read_audio`, that of a recording cut off after the last block.
+    """
+    taken, is_last = 0, False
+    while not is_last:
         try:
-            while True:
-                block = file.read(_BLOCK, dtype="float32", always_2d=True)
-                blocks.append(block.mean(axis=1) if block.shape[1] > 1 else block[:, 0])
-                if len(block) < _BLOCK:
-                    break
+            block = file.read(size, dtype="float32", always_2d=True)
         except RuntimeError as error:
             raise bad_audio(
                 path,
-                f"cut off or damaged: expected {expected} samples, got an error after "
-                f"{sum(map(len, blocks))}: {reason(error)}",
+                f"cut off or damaged: expected {file.frames} samples, got an error after {taken}: "
+                f"{_reason(error)}",
             ) from error
-    audio = np.concatenate(blocks)
-    if len(audio) < expected:
-        raise bad_audio(path, f"cut off: expected {expected} samples, got {len(audio)}")
-    good = is_sound(audio)
-    if not good.all():
-        where = int(np.argmin(good))
-        raise bad_audio(
-            path, f"expected sound in finite samples, got {audio[where]:g} at {where / rate:.2f} s"
-        )
-    warn_of_low_rate(path, rate, sample_rate)
-    return resample(audio, rate, sample_rate)
+        block = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+        # False for NaN, inf and what would overflow in the features; full scale is 1.
+        is_sound = np.abs(block) < 1e9
+        if not is_sound.all():
+            where = int(np.argmin(is_sound))
+            raise bad_audio(
+                path,
+                f"expected sound in finite samples, got {block[where]:g} at "
+                f"{(taken + where) / file.samplerate:.2f} s",
+            )
+        taken, is_last = taken + len(block), len(block) < size
+        yield block
+    if taken < file.frames:
+        raise bad_audio(path, f"cut off: expected {file.frames} samples, got {taken}")
 
 
 def warn_of_low_rate(path: Path, rate: int, sample_rate: int) -> None:
@@ -82,11 +93,6 @@ def warn_of_low_rate(path: Path, rate: int, sample_rate: int) -> None:
             "nothing is heard, and a model that was trained on more makes more errors",
             *(path, rate, sample_rate, rate / 2000),
         )
-
-
-def is_sound(audio: np.ndarray) -> np.ndarray:
-    """Bool [N]: False for NaN, inf and what would overflow in the features; full scale is 1."""
-    return np.abs(audio) < 1e9
 
 
 def resample(audio: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
@@ -123,7 +129,7 @@ def open_audio(path: Path):
         raise bad_audio(path, f"expected an audio file, got {error.strerror}") from error
     except RuntimeError as error:
         raise bad_audio(
-            path, f"expected an audio file, got one that cannot be read: {reason(error)}"
+            path, f"expected an audio file, got one that cannot be read: {_reason(error)}"
         ) from error
     if 0 < file.frames < _UNKNOWN:
         # soundfile seeks to where it is after every block, and MP3 goes on from there with other
@@ -148,7 +154,7 @@ def _source(path: Path) -> io.BytesIO | bytes | str:
     return os.fsencode(path) if os.name == "posix" else os.fspath(path)
 
 
-def reason(error: RuntimeError) -> str:
+def _reason(error: RuntimeError) -> str:
     """Why libsndfile reads no more, in its own words."""
     return str(getattr(error, "error_string", error)) or "no reason given"
 

@@ -13,7 +13,7 @@ import torch
 
 from fairseq_rnnprune.speech import require
 
-from .audio import AudioError, bad_audio, is_sound, open_audio, reason, warn_of_low_rate
+from .audio import AudioError, open_audio, read_blocks, warn_of_low_rate
 from .config import SpeechConfig
 from .features import SHIFT_MS, FeatureStream, normalize
 
@@ -74,32 +74,17 @@ def read_chunks(path: Path, sample_rate: int, milliseconds: float) -> Iterator[n
         yield from _read_raw(sample_rate, milliseconds)
         return
     with open_audio(path) as file:
-        rate, taken = file.samplerate, 0
+        rate = file.samplerate
         warn_of_low_rate(path, rate, sample_rate)
         size = max(1, round(rate * milliseconds / 1000))
         resampler = None
         if rate != sample_rate:
             resampler = require("soxr").ResampleStream(rate, sample_rate, 1, dtype="float32")
-        while True:
-            try:
-                audio = file.read(size, dtype="float32", always_2d=True).mean(axis=1)
-            except RuntimeError as error:
-                found = f"cut off or damaged: got {taken} samples: {reason(error)}"
-                raise bad_audio(path, found) from error
-            if not is_sound(audio).all():
-                raise bad_audio(
-                    path, f"expected sound in finite samples, got others after {taken / rate:.2f} s"
-                )
-            taken += len(audio)
-            is_last = len(audio) < size
+        for audio in read_blocks(path, file, size):
             if resampler is not None:
-                audio = resampler.resample_chunk(audio, last=is_last)
+                audio = resampler.resample_chunk(audio, last=len(audio) < size)
             if len(audio):
                 yield audio
-            if is_last:
-                break
-        if taken < file.frames:
-            raise bad_audio(path, f"cut off: expected {file.frames} samples, got {taken}")
 
 
 def _read_raw(sample_rate: int, milliseconds: float) -> Iterator[np.ndarray]:
