@@ -54,7 +54,7 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
 
 
 def read_blocks(path: Path, file: Any, size: int) -> Iterator[np.ndarray]:
-    """Yields an open recording in blocks of `size`, float32, the channels' mean; the last is shorter.
+    """Yields an open recording in blocks of `size`, float32, the channels' mean; the last is less.
 
     AudioError as of `read_audio`, that of a recording cut off after the last block.
     """
