@@ -290,7 +290,7 @@ def test_nan_in_a_unit_reaches_all_of_them_a_step_later(instruction_set, cell, b
 
 
 @pytest.mark.parametrize("block_shape", [(16, 1), (16, 4)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8, torch.int16])
 def test_threads_do_not_change_a_bit(monkeypatch, block_shape, dtype):
     H = 83
     W = BlockSparseMatrix.from_dense(sparse_weight(3 * H, H), block_shape, dtype, gates=3)
@@ -305,6 +305,22 @@ def test_threads_do_not_change_a_bit(monkeypatch, block_shape, dtype):
     # 7 threads are more than a gate has panels.
     for one, many in zip(run(1), run(7), strict=True):
         assert torch.equal(one, many)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
+def test_no_thread_reads_what_another_has_yet_to_write(
+    instruction_set, monkeypatch, dtype, poisoned
+):
+    # The few columns of a thread are less than a vector.
+    H = 83
+    W = BlockSparseMatrix.from_dense(sparse_weight(3 * H, H), (4, 4), dtype, gates=3)
+    gates_x, h = torch.randn(6, 5, 3 * H), torch.randn(5, H)
+    states = []
+    for threads in (1, 7):
+        monkeypatch.setattr(cpu_library.Prepared, "threads", threads)
+        states.append(gru_sequence(W, gates_x, h, None, "cpu"))
+    torch.testing.assert_close(*states, rtol=0, atol=1e-5)
+    poisoned()
 
 
 def test_threads_asked_for(monkeypatch):

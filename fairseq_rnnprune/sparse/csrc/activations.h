@@ -83,6 +83,8 @@ static void quantise_blocks(const Matrix &m, int first, int last, const float *x
     typedef typename Levels<T>::Activation Activation;
     constexpr int PART = C < LANES ? C : LANES;
     const int B = packed.tile, end = last * C;
+    // What lies beyond belongs to other threads, which may not have written it yet.
+    const int known = end < m.width ? end : m.width;
     const size_t tile_size = (size_t)m.block_width() * B * C;
     for (int b = 0; b < packed.batch; b++) {
         const float *from = x + (size_t)b * m.width;
@@ -90,7 +92,7 @@ static void quantise_blocks(const Matrix &m, int first, int last, const float *x
         const float factor = 1.0f / packed.scales[b];
         V zeros{};
         for (int k = first * C; k < end; k += LANES) {
-            const V v = m.width - k < LANES ? load_some(from + k, m.width - k) : load(from + k);
+            const V v = known - k < LANES ? load_some(from + k, known - k) : load(from + k);
             const V level = clamp(v * factor, Levels<T>::LEVELS);
             zeros += v * 0.0f;
             typename Narrow<Activation>::Type narrowed;
