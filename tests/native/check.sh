@@ -23,7 +23,7 @@ sanitizer)
     LD_PRELOAD="$(${CXX:-g++} -print-file-name=libasan.so) $(${CXX:-g++} -print-file-name=libstdc++.so)" \
         ASAN_OPTIONS=detect_leaks=0 ${PYTHON:-python3} -m pytest -q -p no:cacheprovider \
         -o pythonpath="$build" tests/test_cpu_kernels.py tests/test_cpu_fuzz.py \
-        tests/test_cpu_network.py tests/test_sparse_rnn.py
+        tests/test_cpu_network.py tests/test_cpu_refused.py tests/test_sparse_rnn.py
     ;;
 aarch64)
     # Static, so that the emulator needs no libraries of the other system.
