@@ -2,6 +2,7 @@
 
 import ast
 import platform
+import shutil
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -60,15 +61,24 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         openmp = ext.extra_link_args
-        attempts = [([], openmp), (["-DNO_AVX_VNNI"], openmp), ([], []), (["-DNO_AVX_VNNI"], [])]
         flags = [flag for flag in ext.extra_compile_args if flag not in openmp]
-        for attempt, (without, ext.extra_link_args) in enumerate(attempts, 1):
-            ext.extra_compile_args = [*flags, *without, *ext.extra_link_args]
+        attempts = [
+            (*parallel, *without)
+            for parallel in ((openmp, []) if openmp else ([],))
+            for without in ([], ["-DNO_AVX_VNNI"])
+        ]
+        for attempt in attempts:
+            ext.extra_compile_args = [*flags, *attempt]
+            ext.extra_link_args = [flag for flag in attempt if flag in openmp]
             try:
-                return super().build_extension(ext)
+                super().build_extension(ext)
             except (CompileError, LinkError):
-                if attempt == len(attempts):
+                if attempt == attempts[-1] or not shutil.which(self.compiler.compiler_so[0]):
                     raise
+            else:
+                if attempt != attempts[0]:
+                    self.warn(f"the kernels were compiled with {' '.join(attempt) or 'no option'}")
+                return
 
 
 setup(

@@ -39,15 +39,12 @@ class Recipe:
     def parser(self, description: str) -> argparse.ArgumentParser:
         """run, the data, --work and --seed."""
         parser = argparse.ArgumentParser(description=description.splitlines()[0])
-        parser.add_argument("run", choices=[*self.runs, ALL], metavar="RUN", help=self._names)
+        names = f"{', '.join(self.runs)}; {ALL}: one after another"
+        parser.add_argument("run", choices=[*self.runs, ALL], metavar="RUN", help=names)
         parser.add_argument(f"--{self.option}", type=Path, required=True, help=self.files)
         parser.add_argument("--work", type=Path, required=True, help="data, checkpoints and logs")
         parser.add_argument("--seed", type=int, default=1)
         return parser
-
-    @property
-    def _names(self) -> str:
-        return f"{', '.join(self.runs)}; {ALL}: one after another"
 
     def main(
         self,

@@ -320,6 +320,10 @@ def test_no_thread_reads_what_another_has_yet_to_write(
         states.append(gru_sequence(W, gates_x, h, None, "cpu"))
     torch.testing.assert_close(*states, rtol=0, atol=1e-5)
     poisoned()
+    # Of all threads' units, one step after it and not before.
+    gates_x[2, 0, -1] = float("nan")
+    counts = gru_sequence(W, gates_x, h, None, "cpu").isnan().sum(2)
+    assert counts[:, 0].tolist() == [0, 0, 1, H, H, H] and not counts[:, 1:].any()
 
 
 def test_threads_asked_for(monkeypatch):

@@ -179,6 +179,7 @@ def test_matrices_that_do_not_fit_are_refused(data, checkpoint, tmp_path, sugges
         ("weight_hh_l0/columns", lambda columns: columns.fill_(4)),
         ("weight_hh_l0/pointers", lambda p: p.index_copy(0, torch.tensor([1]), p[-1:])),
         ("weight_hh_l0/scales", lambda scales: scales[:-1]),
+        ("weight_hh_l0/values", lambda values: values.fill_(-128)),
         # Of gates that are not square.
         ("weight_ih_l0/diagonal", lambda _: torch.ones(48)),
     ],

@@ -100,7 +100,7 @@ def test_a_cap_is_not_reached_by_counting_less_than_there_is(caplog):
     run(pruner, 9)
     # Below 56 are 55, of which 7 on the diagonal: 48 of 64, though 86 % of what is in blocks.
     assert pruner.thresholds == {"recurrent": 56.0} and pruner.sparsity() == 48 / 64
-    assert "stops at" not in caplog.text
+    assert "is held at" not in caplog.text
 
 
 def test_everything_but_the_diagonal_can_go():

@@ -62,7 +62,7 @@ def test_the_cap_stops_a_runaway_ramp(caplog):
     with caplog.at_level(logging.WARNING):
         run(pruner, 50)
     assert int((weight == 0).sum()) == int(0.9 * weight.numel())
-    assert caplog.text.count("stops at") == 1 and "max_sparsity = 0.9" in caplog.text
+    assert caplog.text.count("is held at") == 1 and "max_sparsity = 0.9" in caplog.text
     assert pruner.thresholds["recurrent"] < 20.0
 
 

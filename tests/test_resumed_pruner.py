@@ -48,6 +48,16 @@ def test_a_resumed_run_stays_at_the_cap():
     assert later.thresholds == pruner.thresholds and later.sparsity() == 0.5
 
 
+def test_a_resumed_run_under_a_lower_cap_keeps_its_zeros(caplog):
+    weight = torch.randn(20, 10)
+    pruner = pruner_of(weight, ramp(slope=20.0), max_sparsity=0.5)
+    run(pruner, 5)
+    later = resumed(pruner, weight, ramp(slope=20.0), max_sparsity=0.3)
+    run(later, 5)
+    assert later.sparsity() == 0.5 and later.thresholds == pruner.thresholds
+    assert "is held at 0, where" in caplog.text
+
+
 def test_a_resumed_run_goes_on_to_a_higher_cap():
     weight = torch.randn(20, 10)
     pruner = pruner_of(weight, ramp(slope=20.0), max_sparsity=0.5)

@@ -2,14 +2,21 @@
 
 import io
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import sentencepiece
-from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
+from fairseq.data import Dictionary
+from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE, SentencepieceConfig
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from translation_runs import binarise, make_pairs, printed, run_interactive, train_pairs
 
 from fairseq_rnnprune.compat.text import check_sentencepiece_models, name_text_that_is_not_utf8
 from fairseq_rnnprune.models.gru_seq2seq import GRUSeq2Seq
+
+USER_DIR = Path(__file__).parent.parent / "user_dir"
 
 name_text_that_is_not_utf8()
 check_sentencepiece_models()
@@ -84,14 +91,45 @@ def test_interactive_names_the_line_that_is_not_utf8_after_the_answers_before(
     assert list(printed(capsys.readouterr().out, "D")) == [0, 1]
 
 
-def test_a_sentencepiece_model_of_other_text_is_told(sentencepiece_run, tmp_path, caplog):
+@pytest.mark.parametrize("how", ["command", "hub"])
+def test_a_sentencepiece_model_of_other_text_is_told(sentencepiece_run, tmp_path, caplog, how):
     folder, data, _ = sentencepiece_run
-    (tmp_path / "spm.model").write_bytes(train_pieces(["zwölf Boxkämpfer jagen Viktor"] * 9, 25))
-    (tmp_path / "input").write_text("the cat\n")
-    bpe = ("--bpe", "sentencepiece", "--sentencepiece-model", str(tmp_path / "spm.model"))
+    model = tmp_path / "spm.model"
+    model.write_bytes(train_pieces(["zwölf Boxkämpfer jagen Viktor"] * 9, 25))
     with caplog.at_level(logging.WARNING):
-        run_interactive(data, folder / "checkpoint_last.pt", tmp_path / "input", *bpe)
+        if how == "hub":
+            GRUSeq2Seq.from_pretrained(
+                *(str(folder), "checkpoint_last.pt", str(data)),
+                bpe="sentencepiece",
+                sentencepiece_model=str(model),
+            )
+        else:
+            (tmp_path / "input").write_text("the cat\n")
+            bpe = ("--bpe", "sentencepiece", "--sentencepiece-model", str(model))
+            run_interactive(data, folder / "checkpoint_last.pt", tmp_path / "input", *bpe)
     assert "symbols of the dictionary are no pieces of this sentencepiece model" in caplog.text
+
+
+def test_the_model_of_either_language_is_right(sentencepiece_run, caplog):
+    _, data, pieces = sentencepiece_run
+    joint = Dictionary.load(str(data / "dict.en.txt"))
+    other = Dictionary()
+    other.add_symbol("andere")
+    for dictionaries in ((joint, other), (other, joint)):
+        task = TranslationTask(TranslationConfig(), *dictionaries)
+        task.build_bpe(SentencepieceConfig(sentencepiece_model=str(pieces)))
+    assert not caplog.text
+
+
+def test_standard_input_of_the_command(sentencepiece_run):
+    folder, data, _ = sentencepiece_run
+    command = [sys.executable, "-m", "fairseq_cli.interactive", data, "--cpu", "--user-dir"]
+    command += [USER_DIR, "--path", folder / "checkpoint_last.pt", "--buffer-size", "9"]
+    done = subprocess.run(
+        command, input="the cat\ncafé\n".encode() + b"\xe9\n", capture_output=True
+    )
+    assert list(printed(done.stdout.decode(), "D")) == [0, 1]
+    assert b"ValueError: standard input:3: expected text in UTF-8, got '\\udce9';" in done.stderr
 
 
 @pytest.mark.parametrize("content", [None, b"no model"])

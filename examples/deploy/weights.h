@@ -81,6 +81,8 @@ public:
         const bool has_diagonal = diagonal.size() == (size_t)shape.rows && shape.gate_rows() == shape.width;
         fits = fits && (!diagonal.size() || has_diagonal);
         for (size_t b = 0; fits && b < blocks; b++) fits = columns[b] < shape.block_width();
+        // -128 has no opposite, which kernels without dot products need.
+        if (shape.dtype == INT8) fits = fits && !std::count(values.data(), values.data() + values.size(), -128);
         if (!fits) throw std::runtime_error("expected the arrays of a matrix, got others");
     }
 

@@ -24,8 +24,11 @@ from fairseq_rnnprune.experiment import (
     training_seconds,
 )
 from fairseq_rnnprune.recipe import Recipe, digests, make_once
-from fairseq_rnnprune.speech.checks import POLICIES
+from fairseq_rnnprune.speech.cache import FOLDER, FeatureCache
+from fairseq_rnnprune.speech.checks import POLICIES, check_audio, check_texts
+from fairseq_rnnprune.speech.config import SpeechConfig
 from fairseq_rnnprune.speech.manifest import read_manifest, write_manifest
+from fairseq_rnnprune.speech.units import DICTIONARY_FILE, CharacterUnits
 
 SPLITS = ("train", "valid", "test")
 EPOCHS, BATCH_SIZE = 30, 8
@@ -129,8 +132,7 @@ def main() -> None:
 def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     policy = [] if args.bad_utterances == "refuse" else ["--bad-utterances", args.bad_utterances]
     data = prepare(args.data, args.work, policy)
-    options = train_options(args.run, args.seed, len(read_manifest(data / "train.tsv")))
-    options += policy
+    options = [*train_options(args.run, args.seed, count_usable(data)), *policy]
     checkpoint, log = RECIPE.train(args, data, options)
     decode = functools.partial(generate, data, checkpoint, policy=policy)
     figures = {
@@ -147,6 +149,17 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         figures |= packed_figures(decode, checkpoint)
     path = RECIPE.save(args, options, figures)
     print(f"{args.run}: test CER {figures['test_cer']}, WER {figures['test_wer']}; see {path}")
+
+
+def count_usable(data: Path) -> int:
+    """How many utterances the training will have of those in its manifest."""
+    config, units = SpeechConfig.load(data), CharacterUnits()
+    lines = (data / DICTIONARY_FILE).read_text(encoding="utf-8").splitlines()
+    known = {line.rpartition(" ")[0] for line in lines}
+    utterances, audio = check_audio(
+        read_manifest(data / "train.tsv"), config, FeatureCache(data / FOLDER)
+    )
+    return len(utterances) - len(audio | check_texts(utterances, config, units, known))
 
 
 def train_options(run: str, seed: int, utterances: int) -> list[str]:
@@ -169,6 +182,8 @@ def prepare(source: Path, work: Path, policy: Sequence[str] = ()) -> Path:
         print(rnnprune("prepare", data, "--mel-bins", 40, *policy))
 
     made_from = {"data": str(source), "manifests": digests(manifests(source))}
+    if policy:
+        made_from["policy"] = list(policy)
     make_once(work, made_from, data / "speech.json", make)
     return data
 

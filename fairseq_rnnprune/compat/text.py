@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fileinput
+import io
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 # Characters that a sentencepiece model does not know are symbols of the dictionary, but no pieces.
 MAX_FOREIGN = 0.2
+_COMMAND = "fairseq_cli.interactive"
 
 
 def name_text_that_is_not_utf8() -> None:
@@ -31,14 +34,14 @@ def name_text_that_is_not_utf8() -> None:
 
     def buffered_read(original: Callable, input: str, buffer_size: int) -> Iterator[list[str]]:
         buffer: list[str] = []
-        for number, line in enumerate(_lines(input), 1):
+        for number, line in enumerate(map(str.strip, _lines(input)), 1):
             try:
                 _check_encoding(line, f"{'standard input' if input == '-' else input}:{number}")
             except ValueError:
                 if buffer:
                     yield buffer
                 raise
-            buffer.append(line.strip())
+            buffer.append(line)
             if len(buffer) >= buffer_size:
                 yield buffer
                 buffer = []
@@ -46,10 +49,12 @@ def name_text_that_is_not_utf8() -> None:
             yield buffer
 
     wrap_once(SentencepieceBPE, "encode", encode)
-    # The command is one of these modules; from Python it is none, and there is nothing to repair.
-    for name in ("fairseq_cli.interactive", "__main__"):
-        if hasattr(sys.modules.get(name), "buffered_read"):
-            wrap_once(sys.modules[name], "buffered_read", buffered_read)
+    # A command has been imported by now, and run with `python -m` it is the main module.
+    for name in (_COMMAND, "__main__"):
+        module = sys.modules.get(name)
+        spec = getattr(module, "__spec__", None)
+        if spec is not None and spec.name == _COMMAND and hasattr(module, "buffered_read"):
+            wrap_once(module, "buffered_read", buffered_read)
 
 
 def check_sentencepiece_models() -> None:
@@ -97,28 +102,30 @@ def _check_encoding(text: str, where: str) -> None:
 
 def _lines(input: str) -> Iterator[str]:
     """Lines of a file, or of standard input for `-`, with bytes that are no UTF-8 as surrogates."""
-    if input == "-" and hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="surrogateescape")
+    if input == "-" and isinstance(sys.stdin, io.TextIOWrapper):
+        # Who has read from it before stays with its encoding.
+        with contextlib.suppress(io.UnsupportedOperation):
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     hook = fileinput.hook_encoded("utf-8", "surrogateescape")
     with fileinput.input(files=[input], openhook=hook) as lines:
         yield from lines
 
 
 def _warn_of_another_model(bpe: Any, task: Any) -> None:
-    """The dictionary was made of pieces: most of them are in the model that has made them."""
+    """A dictionary was made of pieces: most of them are in the model that has made them."""
     processor = getattr(bpe, "sp", None)
-    try:
-        dictionary = None if processor is None else task.source_dictionary
-    except NotImplementedError:
-        dictionary = None
-    if dictionary is None:
+    if processor is None:
         return
-    # fairseq pads a dictionary with symbols of that name.
-    symbols = [s for s in dictionary.symbols[dictionary.nspecial :] if "madeupword" not in s]
-    foreign = sum(processor.PieceToId(s) == processor.unk_id() for s in symbols)
-    if foreign > MAX_FOREIGN * len(symbols):
+    counts = []
+    # fairseq-generate has the model of the target, the others that of the source.
+    for dictionary in filter(None, (task.source_dictionary, task.target_dictionary)):
+        # fairseq pads a dictionary with symbols of that name.
+        symbols = [s for s in dictionary.symbols[dictionary.nspecial :] if "madeupword" not in s]
+        foreign = sum(processor.PieceToId(s) == processor.unk_id() for s in symbols)
+        counts.append((foreign / max(1, len(symbols)), foreign, len(symbols)))
+    if counts and min(counts)[0] > MAX_FOREIGN:
         logger.warning(
             "%d of %d symbols of the dictionary are no pieces of this sentencepiece model: it is "
             "not that of the training data, so text is not what the model has learnt",
-            *(foreign, len(symbols)),
+            *min(counts)[1:],
         )

@@ -70,7 +70,7 @@ class PruningOptions(FairseqDataclass):
     prune_max_sparsity: float = field(
         default=0.95,
         metadata={
-            "help": "ramp with --prune-q Q: the threshold of a type stops where its sparsity, in "
+            "help": "ramp with --prune-q Q: the threshold of a type is held where its sparsity, in "
             "(0, 1), reaches this (default: 0.95)"
         },
     )

@@ -15,12 +15,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Bounds:
-    """The sparsity of a type that a ramp stops at, and the one that it ends at or above."""
+    """The sparsity of a type that holds a ramp, and the one that it ends at or above."""
 
     max_sparsity: float = 0.95
     min_sparsity: float = 0.0
-    # Types whose ramp was stopped, and that was said.
-    _stopped: set[str] = field(default_factory=set, init=False)
+    # Types of which a warning has said so: their threshold moves with their weights from then on.
+    _told: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.max_sparsity < 1:
@@ -42,19 +42,20 @@ class Bounds:
         asked = schedule.threshold(n)
         below = int((sizes * (scores < asked)).sum()) / total
         # Algorithm 1 has no brake: a slope that is too steep would prune everything.
-        stops = below > self.max_sparsity
-        if stops:
-            change, bound, sparsity = "stops at", "max_sparsity", self.max_sparsity
+        is_held = below > self.max_sparsity
+        if is_held:
+            change, bound, sparsity = "is held at", "max_sparsity", self.max_sparsity
         elif schedule.is_last(n) and below < self.min_sparsity:
             change, bound, sparsity = "is raised to", "min_sparsity", self.min_sparsity
         else:
             return asked
-        threshold = quantile(scores, sizes, sparsity, total)
-        if not (stops and type in self._stopped):
+        # Below 0 are the scores of what is pruned, which may be more by now.
+        threshold = max(0.0, quantile(scores, sizes, sparsity, total))
+        if not (is_held and type in self._told):
             logger.warning(
                 "update %d: the threshold of %s weights %s %.3g, where their sparsity reaches "
                 "%s = %g; the schedule asked for %.3g, which prunes %.1f %%",
                 *(n, type, change, threshold, bound, sparsity, asked, 100 * below),
             )
-        self._stopped |= {type} if stops else set()
+        self._told |= {type} if is_held else set()
         return threshold

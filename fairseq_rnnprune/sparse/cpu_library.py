@@ -168,8 +168,8 @@ def load() -> ctypes.CDLL | None:
         problem = f"cannot be loaded ({error})"
     if problem:
         logger.warning(
-            "no native kernels: %s %s; torch multiplies packed weights instead, which is slower, "
-            "until the package is installed anew",
+            "no native kernels: %s %s; torch multiplies packed weights instead, which is slower. "
+            "Installing the package anew compiles them",
             *(file, problem),
         )
         return None

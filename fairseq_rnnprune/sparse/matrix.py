@@ -60,7 +60,7 @@ class BlockSparseMatrix:
 
     def __post_init__(self) -> None:
         for name, array in zip(_ARRAYS, self.arrays, strict=True):
-            if array is not None and array.is_inference():
+            if isinstance(array, Tensor) and array.is_inference():
                 # Of tensors made in inference mode torch does not count the writes.
                 with torch.inference_mode(False):
                     object.__setattr__(self, name, array.clone())
@@ -212,9 +212,13 @@ class BlockSparseMatrix:
             for sizes in (state["shape"], state["block_shape"])
         )
         check_block_shape(shape, block_shape, state["gates"])
-        columns = state["columns"].to(column_dtype(ceil(shape[1] / block_shape[1])))
-        if not torch.equal(columns.long(), state["columns"]):
-            raise ValueError("BlockSparseMatrix: expected columns within the matrix, got others")
+        columns = state["columns"]
+        if columns is not None:
+            columns = columns.to(column_dtype(ceil(shape[1] / block_shape[1])))
+            if not torch.equal(columns.long(), state["columns"]):
+                raise ValueError(
+                    "BlockSparseMatrix: expected columns within the matrix, got others"
+                )
         return cls(**{**state, "shape": shape, "block_shape": block_shape, "columns": columns})
 
     def __reduce__(self) -> tuple[Any, ...]:

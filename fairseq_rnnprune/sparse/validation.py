@@ -72,7 +72,7 @@ def check_block_shape(shape: tuple[int, int], block_shape: Any, gates: int) -> N
     is_pair = isinstance(shape, tuple) and len(shape) == 2
     if not is_pair or not all(isinstance(size, int) and size > 0 for size in shape):
         raise ValueError(
-            f"BlockSparseMatrix: expected a shape (rows, columns) of numbers above 0, got {shape!r}"
+            f"BlockSparseMatrix: expected a shape (rows, columns), ints above 0, got {shape!r}"
         )
     if not isinstance(gates, int) or gates < 1 or shape[0] % gates:
         raise ValueError(
@@ -104,12 +104,9 @@ def check_has_diagonal(shape: tuple[int, int], gates: int) -> None:
 
 
 def check_state(state: Any, numbers: tuple[str, ...], arrays: tuple[str, ...]) -> None:
-    """Raises ValueError for anything else than a dict of these numbers and these arrays."""
+    """Raises ValueError for anything else than a dict of these numbers, and arrays or None."""
     has_names = isinstance(state, dict) and state.keys() == {*numbers, *arrays}
-    if not has_names or not all(
-        isinstance(state[n], Tensor) or (state[n] is None and n in ("scales", "diagonal"))
-        for n in arrays
-    ):
+    if not has_names or not all(isinstance(state[n], Tensor | None) for n in arrays):
         raise ValueError(
             f"BlockSparseMatrix: expected a state of {', '.join((*numbers, *arrays))}, got "
             f"{', '.join(map(str, state)) if isinstance(state, dict) else type(state).__name__}"
@@ -120,6 +117,8 @@ def check_arrays(matrix: BlockSparseMatrix) -> None:
     """Raises ValueError at the first rule of BlockSparseMatrix's layout that is broken."""
     check_block_shape(matrix.shape, matrix.block_shape, matrix.gates)
     pointers, columns, values, scales, diagonal = matrix.arrays
+    for name, array in (("pointers", pointers), ("columns", columns), ("values", values)):
+        _expect(isinstance(array, Tensor), f"{name} as a tensor", type(array).__name__)
     panels, block_columns = matrix.grid
     blocks = columns.numel()
     _expect(values.dtype in VALUE_DTYPES, f"values in {names(VALUE_DTYPES)}", values.dtype)

@@ -124,8 +124,9 @@ class SpeechDataset(FairseqDataset):
             if self.sizes[longest] > max_tokens:
                 raise ValueError(
                     f"{self.utterances[longest].path}: expected at most --max-tokens {max_tokens} "
-                    f"frames, got {self.sizes[longest]}; give more, or --batch-size alone "
-                    "(fairseq-generate without either takes 12000)"
+                    f"frames, got {self.sizes[longest]}; give more (for validation, as "
+                    "--max-tokens-valid), or --batch-size alone (fairseq-generate without either "
+                    "takes 12000)"
                 )
         return super().batch_by_size(indices, max_tokens, *args, **kwargs)
 

@@ -105,10 +105,11 @@ static void quantise_blocks(const Matrix &m, int first, int last, const float *x
                 __builtin_memcpy(to + (size_t)((k + i) / C) * (B * C) + (k + i) % C,
                                  (const Activation *)&narrowed + i, sizeof(Activation) * PART);
         }
-        // NaN has become some number, and the scale tells of it.
-        float zero = 0.0f;
-        for (int i = 0; i < LANES; i++) zero += zeros[i];
-        if (zero != 0.0f) packed.scales[b] = zero;
+        // NaN has become some number: the scale tells of it, unless it does so already.
+        const VI is_nan = zeros != zeros;
+        int any = 0;
+        for (int i = 0; i < LANES; i++) any |= is_nan[i];
+        if (any && factor == factor) packed.scales[b] = __builtin_nanf("");
     }
 }
 

@@ -65,7 +65,8 @@ struct Product {
     int max_tile;          // a power of two
     int levels;            // of integer activations on either side of 0; 0: they are floats
     int activation_bytes;
-    // Writes the block columns first to last - 1 of x [B, K] into the layout of Activations.
+    // Writes the block columns first to last - 1 of x [B, K] into the layout of Activations; a scale becomes NaN
+    // where integers cannot say that x is.
     void (*pack)(const Matrix &, int first, int last, const float *x, const Activations &);
     // y [B, M] = x W^T + bias, for the panels first to last - 1 of every gate.
     void (*rows)(const Matrix &, int first, int last, const Activations &, const float *bias,

@@ -56,9 +56,9 @@ Activations layout(const Matrix &m, const Product &product, int batch, int which
 // The scale of each activation row: the largest of |x| and `least`, in so many levels. NaN for a row
 // with NaN or inf, which makes its results NaN.
 float *activation_scales(const float *x, const Activations &packed, int width, int levels,
-                         float least, int which = 2) {
+                         float least) {
     const int padded = padded_batch(packed.batch, packed.tile);
-    float *scales = (float *)scratch(which, padded * sizeof(float));
+    float *scales = (float *)scratch(2, padded * sizeof(float));
     for (int b = 0; b < padded; b++) {
         const bool real = b < packed.batch;
         const float size = real ? kernels->magnitude(x + (size_t)b * width, width) : 0.0f;
@@ -125,12 +125,17 @@ void recurrent(const Matrix &m, const Product &product, Cell cell, float ceiling
     Activations state[2] = {{h, nullptr, batch, 1}, {h, nullptr, batch, 1}};
     if (copies)
         for (int i = 0; i < 2; i++) state[i] = layout(m, product, batch, i);
-    // States lie between their predecessor and a tanh, so one scale fits a whole sequence, unless one becomes
-    // NaN; those of a ReLU need one in each step, for which the threads wait once more.
+    // States lie between their predecessor and a tanh, so one scale fits a whole sequence. It is kept twice: who
+    // packs a NaN sets that of the next state, while others still multiply with this one's. States of a ReLU need
+    // one in each step, for which the threads wait once more.
     const bool scales_each_step = product.levels && cell == RELU;
-    for (int i = 0; product.levels && i < 2; i++)
-        state[i].scales = activation_scales(scales_each_step ? h : h_0, state[i], H, product.levels,
-                                            scales_each_step ? 1e-30f : 1.0f, i ? 5 : 2);
+    if (scales_each_step) state[0].scales = activation_scales(h, state[0], H, product.levels, 1e-30f);
+    else if (product.levels) {
+        const int padded = padded_batch(batch, state[0].tile);
+        state[0].scales = activation_scales(h_0, state[0], H, product.levels, 1.0f);
+        state[1].scales = (float *)scratch(5, padded * sizeof(float));
+        std::copy(state[0].scales, state[0].scales + padded, state[1].scales);
+    }
     float *gates_h = (float *)scratch(3, (size_t)batch * m.rows * sizeof(float));
     const auto units = (product.levels ? kernels->coarse_units : kernels->units)[cell];
 
