@@ -2,6 +2,7 @@
 
 import os
 import struct
+import types
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,13 @@ import soundfile
 from speech_corpus import RATE, make_damaged, tone
 
 from fairseq_rnnprune.speech import audio, require
-from fairseq_rnnprune.speech.audio import AudioError, measure_audio, read_audio, resampled_length
+from fairseq_rnnprune.speech.audio import (
+    AudioError,
+    measure_audio,
+    read_audio,
+    read_blocks,
+    resampled_length,
+)
 from fairseq_rnnprune.speech.containers import unread
 from fairseq_rnnprune.speech.stream import read_chunks
 
@@ -131,6 +138,23 @@ def test_a_big_endian_wav_that_is_cut_is_noticed(tmp_path):
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(AudioError, match=rf"cut off: expected {len(data)} bytes, got"):
         read_audio(path, RATE)
+
+
+def test_blocks_say_where_and_whether_all_of_it_was_there(tmp_path):
+    samples = np.zeros((10, 2), dtype=np.float32)
+
+    def blocks(frames):
+        file = types.SimpleNamespace(frames=frames, samplerate=2)
+        parts = iter([samples[:4], samples[4:8], samples[8:]])
+        file.read = lambda size, **how: next(parts)
+        return list(read_blocks(Path("a.wav"), file, 4))
+
+    assert [len(block) for block in blocks(10)] == [4, 4, 2]
+    with pytest.raises(AudioError, match="a.wav: cut off: expected 11 samples, got 10"):
+        blocks(11)
+    samples[5, 0] = np.inf
+    with pytest.raises(AudioError, match="finite samples, got inf at 2.50 s"):
+        blocks(10)
 
 
 def test_a_path_with_a_nul_is_named():

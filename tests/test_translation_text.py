@@ -11,6 +11,7 @@ import sentencepiece
 from fairseq.data import Dictionary
 from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE, SentencepieceConfig
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from omegaconf import OmegaConf
 from translation_runs import binarise, make_pairs, printed, run_interactive, train_pairs
 
 from fairseq_rnnprune.compat.text import check_sentencepiece_models, name_text_that_is_not_utf8
@@ -117,7 +118,10 @@ def test_the_model_of_either_language_is_right(sentencepiece_run, caplog):
     other.add_symbol("andere")
     for dictionaries in ((joint, other), (other, joint)):
         task = TranslationTask(TranslationConfig(), *dictionaries)
-        task.build_bpe(SentencepieceConfig(sentencepiece_model=str(pieces)))
+        cfg = OmegaConf.structured(SentencepieceConfig(sentencepiece_model=str(pieces)))
+        OmegaConf.set_struct(cfg, False)
+        cfg._name = "sentencepiece"
+        assert task.build_bpe(cfg).encode("the cat")
     assert not caplog.text
 
 
