@@ -14,6 +14,7 @@ import soundfile
 from example_scripts import load_script
 from speech_corpus import RATE, make_corpus, tone
 
+from fairseq_rnnprune.experiment import CommandFailed
 from fairseq_rnnprune.speech.manifest import read_manifest
 
 RECIPE = Path(__file__).parent.parent / "examples" / "speech"
@@ -110,6 +111,19 @@ def test_a_work_folder_is_for_one_corpus(recipe, tmp_path, monkeypatch):
         recipe.prepare(corpus, work)
 
 
+def test_utterances_that_are_skipped_are_not_counted(recipe, tmp_path):
+    corpus, skip = make_corpus(tmp_path / "a"), ["--bad-utterances", "skip"]
+    with (corpus / "train.tsv").open("a") as file:
+        file.write("none.wav\t16000\tann\tGO\nflac/train0.flac\t4000\tann\t\n")
+    data = recipe.prepare(corpus, tmp_path / "work", skip)
+    assert len(read_manifest(data / "train.tsv")) == 10
+    assert recipe.count_usable(data) == 8
+    with pytest.raises(SystemExit, match="expected the policy that .*work was made from, got oth"):
+        recipe.prepare(corpus, tmp_path / "work", [*skip, ""])
+    with pytest.raises(CommandFailed, match="expected usable utterances in .*, got 2 of"):
+        recipe.prepare(corpus, tmp_path / "other")
+
+
 def spoken(cer, wer, texts):
     """What fairseq-generate prints of a test set, in the order of its batches."""
     lines = [f"D-{number}\t-0.5\t{text}\n" for number, text in reversed([*enumerate(texts)])]
@@ -143,6 +157,7 @@ def test_a_pruned_run_is_tested_packed_as_well(recipe, tmp_path, monkeypatch, ot
     corpus = make_corpus(tmp_path / "corpus")
     monkeypatch.setattr(recipe, "fairseq", fairseq)
     monkeypatch.setattr(recipe, "prepare", lambda *_: corpus)
+    monkeypatch.setattr(recipe, "count_usable", lambda _: 8)
     monkeypatch.setattr(recipe, "count_parameters", lambda _: {"parameters": 7})
     monkeypatch.setattr(recipe, "training_seconds", lambda _: 1.5)
     monkeypatch.setattr(recipe, "rnnprune", export)

@@ -62,9 +62,9 @@ def test_a_state_is_copied():
         ({"pointers": [0]}, "expected a state of"),
         ({"values": None}, "expected values as a tensor, got NoneType"),
         ({"columns": None}, "expected columns as a tensor, got NoneType"),
-        ({"shape": 9}, r"expected a shape \(rows, columns\), ints above 0, got 9"),
-        ({"shape": (9.0, 6)}, r"expected a shape \(rows, columns\), ints above 0"),
-        ({"shape": (9, 6, 1)}, r"expected a shape \(rows, columns\), ints above 0"),
+        ({"shape": 9}, r"expected a shape \(rows, columns\) of two ints, got 9"),
+        ({"shape": (9.0, 6)}, r"expected a shape \(rows, columns\) of two ints"),
+        ({"shape": (9, 6, 1)}, r"expected a shape \(rows, columns\) of two ints"),
         ({"block_shape": 4}, "expected block_shape .* got 4"),
     ],
 )

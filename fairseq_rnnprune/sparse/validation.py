@@ -70,9 +70,9 @@ def check_values_finite(values: Tensor) -> None:
 def check_block_shape(shape: tuple[int, int], block_shape: Any, gates: int) -> None:
     """Raises ValueError unless `gates` divides the rows and a block fits into one gate."""
     is_pair = isinstance(shape, tuple) and len(shape) == 2
-    if not is_pair or not all(isinstance(size, int) and size > 0 for size in shape):
+    if not is_pair or not all(isinstance(size, int) for size in shape):
         raise ValueError(
-            f"BlockSparseMatrix: expected a shape (rows, columns), ints above 0, got {shape!r}"
+            f"BlockSparseMatrix: expected a shape (rows, columns) of two ints, got {shape!r}"
         )
     if not isinstance(gates, int) or gates < 1 or shape[0] % gates:
         raise ValueError(
