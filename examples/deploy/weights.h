@@ -82,7 +82,8 @@ public:
         fits = fits && (!diagonal.size() || has_diagonal);
         for (size_t b = 0; fits && b < blocks; b++) fits = columns[b] < shape.block_width();
         // -128 has no opposite, which kernels without dot products need.
-        if (shape.dtype == INT8) fits = fits && !std::count(values.data(), values.data() + values.size(), -128);
+        const int8_t *bytes = (const int8_t *)values.data();
+        if (shape.dtype == INT8) fits = fits && !std::count(bytes, bytes + values.size(), -128);
         if (!fits) throw std::runtime_error("expected the arrays of a matrix, got others");
     }
 
