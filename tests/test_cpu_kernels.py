@@ -67,7 +67,7 @@ FLAGS_OF = INSTRUCTION_SETS.get(platform.machine(), {"baseline": set()})
 def instruction_set(request):
     if request.param not in cpu_library.instruction_sets():
         flags = " ".join(sorted(FLAGS_OF[request.param]))
-        pytest.skip(f"needs a processor with {flags}, and a compiler that knows them")
+        pytest.skip(f"needs a processor with {flags}, and a compiler and assembler that know them")
     cpu_library.use_instruction_set(request.param)
     yield request.param
     cpu_library.use_instruction_set(cpu_library.instruction_sets()[0])
@@ -361,7 +361,8 @@ def test_instruction_sets_are_those_whose_flags_the_processor_has():
     found = re.search(r"^(?:flags|Features)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
     flags = set(found[1].split()) if found else set()
     expected = [name for name, wanted in FLAGS_OF.items() if wanted <= flags]
-    assert cpu_library.instruction_sets() == expected, "or the compiler does not know one of them"
+    unknown = "or the compiler, or its assembler, does not know one of them"
+    assert cpu_library.instruction_sets() == expected, unknown
 
 
 def test_unknown_instruction_set():

@@ -39,32 +39,29 @@ def test_a_target_that_was_met_is_final_whatever_the_later_window():
     assert not resumed(first, weight, longer, allocation="global").is_final()
 
 
-def test_a_resumed_run_stays_at_the_cap():
+def resumed_under(cap):
+    """A pruner that a cap of 0.5 has held, and the one that goes on from it under another cap."""
     weight = torch.randn(20, 10)
     pruner = pruner_of(weight, ramp(slope=20.0), max_sparsity=0.5)
     run(pruner, 5)
-    later = resumed(pruner, weight, ramp(slope=20.0), max_sparsity=0.5)
+    later = resumed(pruner, weight, ramp(slope=20.0), max_sparsity=cap)
     run(later, 5)
+    return pruner, later
+
+
+def test_a_resumed_run_stays_at_the_cap():
+    pruner, later = resumed_under(0.5)
     assert later.thresholds == pruner.thresholds and later.sparsity() == 0.5
 
 
 def test_a_resumed_run_under_a_lower_cap_keeps_its_zeros(caplog):
-    weight = torch.randn(20, 10)
-    pruner = pruner_of(weight, ramp(slope=20.0), max_sparsity=0.5)
-    run(pruner, 5)
-    later = resumed(pruner, weight, ramp(slope=20.0), max_sparsity=0.3)
-    run(later, 5)
+    pruner, later = resumed_under(0.3)
     assert later.sparsity() == 0.5 and later.thresholds == pruner.thresholds
     assert "is held at 0, where" in caplog.text
 
 
 def test_a_resumed_run_goes_on_to_a_higher_cap():
-    weight = torch.randn(20, 10)
-    pruner = pruner_of(weight, ramp(slope=20.0), max_sparsity=0.5)
-    run(pruner, 5)
-    later = resumed(pruner, weight, ramp(slope=20.0), max_sparsity=0.9)
-    run(later, 1)
-    assert later.sparsity() == 0.9
+    assert resumed_under(0.9)[1].sparsity() == 0.9
 
 
 def test_masks_start_from_zeros():

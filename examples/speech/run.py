@@ -25,10 +25,11 @@ from fairseq_rnnprune.experiment import (
 )
 from fairseq_rnnprune.recipe import Recipe, digests, make_once
 from fairseq_rnnprune.speech.cache import FOLDER, FeatureCache
-from fairseq_rnnprune.speech.checks import POLICIES, check_audio, check_texts
+from fairseq_rnnprune.speech.checks import POLICIES, usable_utterances
 from fairseq_rnnprune.speech.config import SpeechConfig
+from fairseq_rnnprune.speech.dictionary import load_dictionary
 from fairseq_rnnprune.speech.manifest import read_manifest, write_manifest
-from fairseq_rnnprune.speech.units import DICTIONARY_FILE, CharacterUnits
+from fairseq_rnnprune.speech.units import CharacterUnits
 
 SPLITS = ("train", "valid", "test")
 EPOCHS, BATCH_SIZE = 30, 8
@@ -152,14 +153,17 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 
 def count_usable(data: Path) -> int:
-    """How many utterances the training will have of those in its manifest."""
-    config, units = SpeechConfig.load(data), CharacterUnits()
-    lines = (data / DICTIONARY_FILE).read_text(encoding="utf-8").splitlines()
-    known = {line.rpartition(" ")[0] for line in lines}
-    utterances, audio = check_audio(
-        read_manifest(data / "train.tsv"), config, FeatureCache(data / FOLDER)
+    """How many utterances the training has, but for those too short for their text."""
+    usable = usable_utterances(
+        read_manifest(data / "train.tsv"),
+        SpeechConfig.load(data),
+        FeatureCache(data / FOLDER),
+        CharacterUnits(),
+        load_dictionary(data),
+        policy="skip",
+        name="train.tsv",
     )
-    return len(utterances) - len(audio | check_texts(utterances, config, units, known))
+    return len(usable)
 
 
 def train_options(run: str, seed: int, utterances: int) -> list[str]:
