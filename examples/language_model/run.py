@@ -100,6 +100,12 @@ RUNS = {
         *WIDE_FISHER_90,
         *shlex.split("--dropout 0.2 --prune-start 5% --prune-end 40%"),
     ],
+    # Twice the updates once more, and the dropout that goes with them.
+    "wide-fisher-90-batch-8": [
+        *WIDE_FISHER_90,
+        *shlex.split("--lr 0.003 --dropout 0.3 --batch-size 8"),
+        *("--max-update", str(4 * EPOCHS * UPDATES)),
+    ],
     # The dense model overfits with batches of 32 and a dropout of 0.3.
     "dense-batch-16": [
         *(*LARGE, *BATCH_16),
