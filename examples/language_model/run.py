@@ -118,6 +118,12 @@ RUNS = {
         *("--prune-schedule", "ramp", "--prune-q", CALIBRATED),
         *shlex.split("--prune-start 10% --prune-ramp 30% --prune-end 60% --prune-max-sparsity 0.9"),
     ],
+    # q from the weights at the first mask and what they become, so that it ends at 90 %.
+    "ramp-90-batch-16": [
+        *(*LARGE, *shlex.split("--lr 0.004 --dropout 0.2"), *PRUNED, *BATCH_16),
+        *shlex.split("--prune-schedule ramp --prune-q auto --prune-sparsity 0.9"),
+        *shlex.split("--prune-start 10% --prune-ramp 30% --prune-end 60%"),
+    ],
     "tied-dense": [
         *TIED,
         *shlex.split("--decoder-hidden-size 768 --dropout 0.3 --optimizer adam"),
