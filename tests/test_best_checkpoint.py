@@ -70,6 +70,12 @@ def test_the_best_is_one_of_those_with_final_masks(data, tmp_path):
     assert sparsity(torch.cat([w.flatten() for w in prunable(best).values()])) > 0.9
 
 
+def test_so_are_those_that_are_kept_as_the_best(data, tmp_path):
+    run(data, tmp_path, *WORSE, "--keep-best-checkpoints", "3")
+    kept = map(load, tmp_path.glob("checkpoint.best_loss_*.pt"))
+    assert sorted(updates_of(state) for state in kept) == [9, 10]
+
+
 def test_the_loss_of_pruning_is_no_plateau(data, tmp_path):
     plateau = ("--lr-scheduler", "reduce_lr_on_plateau", "--lr-shrink", "0.5")
     window = ("--prune-start", "8", "--prune-end", "30", "--max-update", "0", "--max-epoch", "5")
@@ -132,8 +138,17 @@ def test_a_training_that_stops_before_its_masks_are_final_says_so(data, tmp_path
     assert "the training ends after 1 updates with recurrent weights that are" in caplog.text
 
 
+def test_so_does_one_that_ends_by_its_learning_rate(data, tmp_path, caplog):
+    window = ("--max-update", "0", "--max-epoch", "3", "--prune-end", "100")
+    rates = ("--lr-scheduler", "fixed", "--lr", "3,0.5", "--stop-min-lr", "1")
+    run(data, tmp_path, *PRUNED, *window, *rates)
+    assert "with recurrent weights that are" in caplog.text
+    assert len([*tmp_path.glob("checkpoint[0-9].pt")]) == 2, "the test's own premise"
+
+
 def test_dense_trainings_are_as_ever(data, tmp_path):
-    run(data, tmp_path, "--optimizer", "sgd", "--lr", "0.1")
+    run(data, tmp_path, "--optimizer", "sgd", "--lr", "0.1", "--keep-best-checkpoints", "1")
+    assert len([*tmp_path.glob("checkpoint.best_loss_*.pt")]) == 1
     assert best_of(tmp_path)[1]["extra_state"]["best"] == min(losses(tmp_path).values())
 
 

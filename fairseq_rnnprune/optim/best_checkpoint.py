@@ -1,4 +1,4 @@
-"""The best checkpoint is one of those whose masks are final; early stopping waits for them, and so
+"""The best checkpoints are of those whose masks are final; early stopping waits for them, and so
 does reduce_lr_on_plateau.
 
 A model that is still dense is nearly always better than what it is pruned to.
@@ -14,6 +14,7 @@ from typing import Any
 
 from fairseq import checkpoint_utils
 from fairseq.trainer import Trainer
+from omegaconf import OmegaConf
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fairseq_rnnprune.compat.wrap import wrap_once
@@ -44,8 +45,12 @@ def _compare_final_masks(
         for function in (checkpoint_utils.save_checkpoint, module.should_stop_early):
             vars(function).pop("best", None)
         _forget_best(trainer.lr_scheduler)
+    is_final = optimizer.pruner.is_final()
+    if not is_final:
+        # They are compared with those of other runs of fairseq-train by their files' names.
+        cfg = OmegaConf.merge(cfg, {"checkpoint": {"keep_best_checkpoints": -1}})
     losses, should_stop = original(cfg, trainer, *args, **kwargs)
-    optimizer.best_has_final_masks = optimizer.pruner.is_final()
+    optimizer.best_has_final_masks = is_final
     if should_stop:
         warn_at_the_end(optimizer.pruner)
     return losses, should_stop

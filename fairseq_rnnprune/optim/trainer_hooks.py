@@ -26,6 +26,7 @@ _DENSE_OPTIMIZER = (
 def install() -> None:
     """Wraps methods of fairseq; a second call changes nothing."""
     wrap_once(Trainer, "get_train_iterator", _tell_epoch_lengths)
+    wrap_once(Trainer, "lr_step", _tell_of_the_last_rate)
     wrap_once(Trainer, "_build_optimizer", _refuse_what_loses_masks)
     wrap_once(Trainer, "load_checkpoint", _tell_of_lost_masks)
     wrap_once(FP16Optimizer, "load_state_dict", _refuse_masks_of_others)
@@ -46,6 +47,15 @@ def _tell_epoch_lengths(
         if options.max_epoch and epoch > options.max_epoch:
             warn_at_the_end(optimizer.pruner)
     return iterator
+
+
+def _tell_of_the_last_rate(original: Callable, self: Trainer, *args: Any, **kwargs: Any) -> Any:
+    """fairseq ends a training at --stop-min-lr after the epoch that came so far."""
+    rate = original(self, *args, **kwargs)
+    optimizer = pruned_optimizer(self.optimizer)
+    if optimizer is not None and rate <= self.cfg.optimization.stop_min_lr:
+        warn_at_the_end(optimizer.pruner)
+    return rate
 
 
 def _updates_of_an_epoch(cfg: Any, iterator: EpochBatchIterator) -> list[int]:
