@@ -66,33 +66,46 @@ def measure(
     shuffled = [w.flatten(1)[:, torch.randperm(w[0].numel())].view_as(w) for w in squares]
     return {
         "kept": mean(kept(w, shape, sparsity) for w in squares),
-        "kept_in_the_best_order": mean(search(w, shape, sparsity, exchanges) for w in squares),
+        "kept_in_the_best_order": mean(search(w, shape, sparsity, exchanges)[0] for w in squares),
         "shuffled": mean(kept(w, shape, sparsity) for w in shuffled),
-        "shuffled_in_the_best_order": mean(search(w, shape, sparsity, exchanges) for w in shuffled),
+        "shuffled_in_the_best_order": mean(
+            search(w, shape, sparsity, exchanges)[0] for w in shuffled
+        ),
     }
 
 
 def kept(squares: Tensor, shape: tuple[int, int], sparsity: float) -> float:
-    """The part of the squares [gates, H, H] in the best blocks; H is a multiple of the block's."""
-    (r, c), (gates, H, _) = shape, squares.shape
-    blocks = squares.view(gates, H // r, r, H // c, c).sum((2, 4)).flatten()
+    """The part of the squares [gates, H, W] in the best blocks; they fit into H and W."""
+    (r, c), (gates, H, W) = shape, squares.shape
+    blocks = squares.view(gates, H // r, r, W // c, c).sum((2, 4)).flatten()
     count = round((1 - sparsity) * blocks.numel())
     return float(blocks.topk(count).values.sum() / blocks.sum())
 
 
-def search(squares: Tensor, shape: tuple[int, int], sparsity: float, exchanges: int) -> float:
-    """What is kept after exchanging the pairs of units, of as many at random, that keep more."""
-    best = kept(squares, shape, sparsity)
+def search(
+    squares: Tensor, shape: tuple[int, int], sparsity: float, exchanges: int
+) -> tuple[float, Tensor]:
+    """Exchanges the pairs of units, of as many at random, that keep more.
+
+    Units are rows of the squares [gates, H, W] and their first H columns. Returns what is kept in
+    the best order and that order, as [H] indices.
+    """
+    best, order = kept(squares, shape, sparsity), torch.arange(squares.shape[1])
     if shape == (1, 1):
-        return best
-    order = torch.arange(squares.shape[1])
+        return best, order
     for i, j in torch.randint(len(order), (exchanges, 2)).tolist():
         tried = order.clone()
         tried[i], tried[j] = order[j], order[i]
-        found = kept(squares[:, tried][:, :, tried], shape, sparsity)
+        found = kept(in_order(squares, tried), shape, sparsity)
         if found > best:
             best, order = found, tried
-    return best
+    return best, order
+
+
+def in_order(squares: Tensor, order: Tensor) -> Tensor:
+    """[gates, H, W] with its rows and its first H columns in this order."""
+    others = torch.arange(len(order), squares.shape[2])
+    return squares[:, order][:, :, torch.cat([order, others])]
 
 
 if __name__ == "__main__":
