@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/triton_resources.py
 
 For every kernel, target, block shape, dtype and tile of the batch: registers per thread, bytes of
-registers spilled to memory, bytes of shared memory. A launch tells the compiler which sizes and
-addresses are multiples of 16; of `aligned` programs all are, of `ragged` ones none. One result file
-per kernel and target. It says nothing about time.
+registers spilled to memory, bytes of shared memory. A launch tells the compiler which sizes are
+multiples of 16; of `aligned` programs all are, of `ragged` ones none, and of both the addresses of
+the matrix's arrays, as torch places them. One result file per kernel and target. It says nothing
+about time.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ TARGETS = {
     "gfx942": ("hip", "gfx942", 64),
 }
 # As Triton writes the dtypes of arrays.
-DTYPES = {"fp32": "*fp32", "bf16": "*bf16", "fp16": "*fp16", "int8": "*i8"}
+DTYPES = {"fp32": "*fp32", "bf16": "*bf16", "fp16": "*fp16", "int16": "*i16", "int8": "*i8"}
+SCALED = ("int16", "int8")
 SIZES = ("B", "M", "K", "H", "gates")
 ALIGNMENTS = ("aligned", "ragged")
 
@@ -96,15 +98,15 @@ def resources(
     config = CONFIGS[r, c]
     function = getattr(triton_kernels, kernel)
     constants: dict[str, Any] = {"R": r, "C": c, "BLOCKS": config.blocks, "BATCH": int(batch)}
-    if dtype != "int8":
+    if dtype not in SCALED:
         constants["scales"] = None
     types = {"values": DTYPES[dtype], "columns": "*u16", "pointers": "*i32"}
     types |= {name: "i32" for name in SIZES}
     types |= {name: "constexpr" for name in constants}
     signature = {name: types.get(name, "*fp32") for name in function.arg_names}
     attributes = {
-        (i,): hints(name, kind, TARGETS[target][0], alignment)
-        for i, (name, kind) in enumerate(signature.items())
+        (i,): hints(function.params[i], kind, TARGETS[target][0], alignment)
+        for i, kind in enumerate(signature.values())
     }
     source = ASTSource(function, signature, constants, attributes)
     compiled = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=config.options)
@@ -112,14 +114,15 @@ def resources(
     return {**read(compiled.asm), "shared": compiled.metadata.shared}
 
 
-def hints(name: str, kind: str, backend: str, alignment: str) -> list[list[Any]]:
-    """What a launch tells the compiler of an argument."""
+def hints(parameter: Any, kind: str, backend: str, alignment: str) -> list[list[Any]]:
+    """What a launch tells the compiler of an argument, unless the kernel says not to."""
     found: list[list[Any]] = []
-    # The kernels are not specialised on B and gates.
-    if alignment == "aligned" and kind != "constexpr" and name not in ("B", "gates"):
+    is_array = kind.startswith("*")
+    ignored = parameter.do_not_specialize or parameter.do_not_specialize_on_alignment
+    if kind != "constexpr" and not ignored and (is_array or alignment == "aligned"):
         found.append(["tt.divisibility", 16])
     # On AMD, too, that an array has less than 2 GB.
-    if backend == "hip" and kind.startswith("*"):
+    if backend == "hip" and is_array:
         found.append(["tt.pointer_range", 32])
     return found
 

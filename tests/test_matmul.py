@@ -47,6 +47,19 @@ def test_against_float64(backend, dtype, batch, rows, columns, block_shape, gate
     assert y.is_contiguous()
 
 
+def test_the_reference_unpacks_once(monkeypatch):
+    W, x = BlockSparseMatrix.from_dense(torch.ones(4, 6), (2, 2)), torch.ones(1, 6)
+    unpacked, to_dense = [], BlockSparseMatrix.to_dense
+    monkeypatch.setattr(
+        BlockSparseMatrix, "to_dense", lambda self: unpacked.append(self) or to_dense(self)
+    )
+    for _ in range(3):
+        assert matmul(W, x, backend="reference").tolist() == [[6.0] * 4]
+    assert len(unpacked) == 1
+    W.values.mul_(2)
+    assert matmul(W, x, backend="reference").tolist() == [[12.0] * 4]
+
+
 def test_reference_in_float64_is_float64():
     weight, x = sparse_weight(6, 5), activations(3, 5).double()
     y = reference.matmul(BlockSparseMatrix.from_dense(weight, (2, 2)), x)

@@ -46,7 +46,10 @@ def test_nothing_spills(kernel, target):
 def test_every_program_is_recorded(kernel, target):
     result = recorded(kernel, target)
     shapes = (f"{r}x{c}" for r, c in triton_backend.CONFIGS)
-    dtypes, batches = ("fp32", "bf16", "fp16", "int8"), map(str, triton_backend.BATCH_TILES)
+    dtypes, batches = (
+        ("fp32", "bf16", "fp16", "int16", "int8"),
+        map(str, triton_backend.BATCH_TILES),
+    )
     names = [" ".join(n) for n in product(shapes, dtypes, batches, ("aligned", "ragged"))]
     assert list(result["programs"]) == names
     figures = result["figures"]

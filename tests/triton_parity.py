@@ -154,13 +154,19 @@ def test_empty_and_full(density, dtype):
     assert_sequence(W, random(1, 3, 48), random(3, 16))
 
 
-def test_columns_beyond_16_bits():
+def test_columns_of_16_bits_and_beyond():
     weight = torch.zeros(16, 2**16 + 3)
     weight[3, 2**15], weight[5, 2**16 - 1], weight[7, 2**16 + 2] = 2.0, 3.0, 4.0
-    for width, dtype in ((1, torch.uint32), (4, torch.uint16)):
-        W = packed(weight, (16, width))
+    narrow = weight[:, : 2**16]
+    for part, width, dtype in (
+        (weight, 1, torch.uint32),
+        (weight, 4, torch.uint16),
+        # Columns that a signed number of 16 bits cannot hold.
+        (narrow, 1, torch.uint16),
+    ):
+        W = packed(part, (16, width))
         assert W.columns.dtype == dtype
-        assert_product(W, random(2, 2**16 + 3))
+        assert_product(W, random(2, part.shape[1]))
 
 
 def test_strided_activations_and_bias_amid_nan():
@@ -293,6 +299,47 @@ def test_calls_are_captured_in_a_graph():
     assert_close(states, exact)
 
 
+@on_gpu
+@pytest.mark.parametrize("batch", [1, 5])
+def test_a_layer_is_captured_in_a_graph(batch):
+    # States of 35 units of 5 rows begin at addresses that are multiples of 16 and that are not.
+    gru = pruned(GRU(40, 35), keep_every=7).to(DEVICE)
+    x, h = random(3, batch, 40), random(1, batch, 35)
+    with torch.no_grad():
+        gru.pack("fp32")
+        # One step compiles what three take.
+        gru(x[:1], h)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out, h_n = gru(x, h)
+        x.copy_(random(3, batch, 40))
+        h.copy_(random(1, batch, 35))
+        expected, last = gru(x, h)
+        graph.replay()
+        torch.testing.assert_close((out, h_n), (expected, last))
+
+
+@on_gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_tensors_need_not_be_on_the_current_gpu():
+    W = packed(sparse_weight(96, 32), (16, 4), gates=3).to("cuda:1")
+    x = random(5, 32).to("cuda:1")
+    assert torch.cuda.current_device() == 0
+    y = matmul(W, x, backend="triton")
+    assert_close(y, reference.matmul(W, x.double()))
+
+
+@on_gpu
+def test_another_stream():
+    W, x = packed(sparse_weight(96, 32), (16, 4), gates=3), random(5, 32)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        y = matmul(W, x, backend="triton")
+    stream.synchronize()
+    assert_close(y, reference.matmul(W, x.double()))
+
+
 def why_not_here():
     """Why nothing can be tested on this machine's GPU, or None."""
     if not find_spec("triton"):
@@ -310,7 +357,8 @@ def main():
         # A GPU that torch cannot use is a failure.
         sys.exit(1 if any(glob.glob(device) for device in DEVICES) else 0)
     print(f"GPU: {torch.cuda.get_device_name()}")
-    sys.exit(pytest.main([__file__, "-q", *sys.argv[1:]]))
+    # What torch or a driver warns of there is no failure.
+    sys.exit(pytest.main([__file__, "-q", "-W", "default", *sys.argv[1:]]))
 
 
 if __name__ == "__main__":

@@ -101,8 +101,8 @@ def packed_cost(W: BlockSparseMatrix, backend: str) -> Cost:
         nonzeros = int(W.to_dense().count_nonzero())
         return Cost(nonzeros, W.nbytes, 8 * nonzeros + 4 * (rows + 1))
     if backend == "reference":
-        # It unpacks at every step.
-        return Cost(rows * columns, W.nbytes, W.nbytes + 4 * rows * columns)
+        # It computes with a dense copy.
+        return Cost(rows * columns, W.nbytes, 4 * rows * columns)
     apart = 0 if W.diagonal is None else W.diagonal.numel()
     offsets = 4 * W.scales.numel() if W.scales is not None and has_offsets(W) else 0
     return Cost(W.values.numel() + apart, W.nbytes, W.nbytes + offsets)

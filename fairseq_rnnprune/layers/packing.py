@@ -41,9 +41,10 @@ AUTO_MAX_STORED_DENSITY = ((2**17, 0.4), (2**18, 0.5))
 # A recurrent layer in such blocks, which is one call, however much of its mask is filled in. It
 # wins even at density 1, but a model that was not pruned is left alone.
 AUTO_MAX_DENSITY_RECURRENT = ((1, 0.6),)
-# On GPUs nothing was measured. An eighth of the bytes leaves much room for the time a launch takes,
-# and holds what pruning to 90 % leaves, whatever blocks at the edges add to it.
-AUTO_MAX_STORED_DENSITY_GPU = ((2**18, 0.125),)
+# On GPUs nothing was measured. An eighth of the bytes holds what pruning to 90 % leaves, whatever
+# blocks at the edges add to it. A launch takes the CPU some 15 us, in which a GPU reads tens of MB:
+# fewer weights than these, 16 MiB of them, are not worth one.
+AUTO_MAX_STORED_DENSITY_GPU = ((2**22, 0.125),)
 
 
 def check_choice(choice: Any, source: str) -> str:

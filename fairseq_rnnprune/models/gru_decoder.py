@@ -67,15 +67,16 @@ class AttentionalGRUDecoder(FairseqIncrementalDecoder):
         **unused: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Returns attentional vectors [B, T, A]; with a cached state, of the last token only."""
-        if bool(prev_output_tokens[:, 0].eq(self.padding).any()):
-            raise ValueError(
-                "rnnprune_gru_seq2seq: expected targets padded on the right, got padding before "
-                "one; leave out --left-pad-target"
-            )
         state = None
         if incremental_state is not None:
             state = self.get_incremental_state(incremental_state, "cached_state")
         if state is None:
+            # Not at every step, where a GPU would have to be waited for.
+            if bool(prev_output_tokens[:, 0].eq(self.padding).any()):
+                raise ValueError(
+                    "rnnprune_gru_seq2seq: expected targets padded on the right, got padding "
+                    "before one; leave out --left-pad-target"
+                )
             state = self._first_state(encoder_out["final"])
         else:
             prev_output_tokens = prev_output_tokens[:, -1:]

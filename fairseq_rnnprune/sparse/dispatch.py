@@ -2,7 +2,7 @@
 
 A backend is one row of `BACKENDS`, and the first that can run a call is its default. So the order
 is the order of preference: cpu (native kernels for some block shapes), torch_csr (CPU), triton
-(some block shapes on GPUs), reference (anywhere, but it unpacks at every call).
+(some block shapes on GPUs), reference (anywhere, but it keeps a dense copy).
 """
 
 from __future__ import annotations

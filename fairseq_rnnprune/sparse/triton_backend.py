@@ -2,8 +2,8 @@
 
 Values of any dtype are widened and multiplied in float32. Written for
 few activations at a time, as in generation; no time was measured on a GPU. A call on contiguous
-float32 tensors, after one like it with the same matrix, waits for nothing and allocates only its
-result; so it can be captured in a CUDA graph.
+float32 tensors, after one with the same matrix and as many rows of activations, 1 or more than 1,
+waits for nothing and allocates only its result; so it can be captured in a CUDA graph.
 
 With TRITON_INTERPRET=1 in the environment Triton interprets its kernels, slowly, and this backend
 takes tensors on the CPU, too, if it is asked for by name.
@@ -104,7 +104,7 @@ def launch_matmul(W: BlockSparseMatrix, x: Tensor, bias: Tensor | None, out: Ten
 
     All are float32 and contiguous on W's device. Nothing is allocated and nothing waited for,
     except in the first call with W, which checks the matrix, and to compile for one or several rows
-    of x, for addresses and sizes that are multiples of 16 or not.
+    of x, for sizes that are multiples of 16 or not.
     """
     rows, columns = W.shape
     sizes = {"B": len(x), "M": rows, "K": columns, "gates": W.gates}
@@ -117,7 +117,10 @@ def launch_gru_step(
     """Writes the state after h [B, H] into out [B, H], another tensor; see `launch_matmul`.
 
     W [3H, H] and bias [3H] are recurrent, gates_x [B, 3H] is the input's part of the gates.
+    ValueError if out is h, which other programs still read.
     """
+    if len(h) and out.data_ptr() == h.data_ptr():
+        raise ValueError("launch_gru_step: expected out in other memory than h, got the same")
     sizes = {"B": len(h), "H": h.shape[1]}
     _launch("gru_step", W, W.grid[0] // 3, gates_x=gates_x, h=h, bias=bias, out=out, **sizes)
 
@@ -155,7 +158,7 @@ def _is_installed() -> bool:
 
 def _is_interpreted() -> bool:
     """Whether Triton interprets the kernels; they are not imported for no as an answer."""
-    return os.environ.get("TRITON_INTERPRET") == "1" and _kernels().INTERPRETED
+    return bool(os.environ.get("TRITON_INTERPRET")) and _kernels().INTERPRETED
 
 
 def _driver_reasons() -> list[str]:

@@ -5,7 +5,8 @@ first use. A program owns one panel and BATCH rows of activations. It takes BLOC
 in the order in which they lie in memory, multiplies each of their values with its activation in
 float32 and adds up what belongs together once, at the end. Every array is contiguous.
 
-Nothing is compiled anew for another B, which changes while a beam search runs.
+Nothing is compiled anew for another B, unless it is the first above 1: B changes while a beam
+search runs, and with it where the rows of activations begin.
 """
 
 import triton
@@ -68,7 +69,7 @@ def _panel_product(
     return product
 
 
-@triton.jit(do_not_specialize=["B", "gates"])
+@triton.jit(do_not_specialize=["B", "gates"], do_not_specialize_on_alignment=["x", "bias", "out"])
 def matmul(
     x, bias, out, values, columns, pointers, scales, B, M, K, gates,
     R: tl.constexpr, C: tl.constexpr, BLOCKS: tl.constexpr, BATCH: tl.constexpr,
@@ -92,7 +93,7 @@ def matmul(
     tl.store(out + row.to(tl.int64)[:, None] * M + column[None, :], y, mask=mask)
 
 
-@triton.jit(do_not_specialize=["B"])
+@triton.jit(do_not_specialize=["B"], do_not_specialize_on_alignment=["gates_x", "h", "bias", "out"])
 def gru_step(
     gates_x, h, bias, out, values, columns, pointers, scales, B, H,
     R: tl.constexpr, C: tl.constexpr, BLOCKS: tl.constexpr, BATCH: tl.constexpr,
@@ -129,9 +130,14 @@ def gru_step(
     tl.store(out + state, after, mask=mask)
 
 
+@triton.jit
+def _nothing():
+    pass
+
+
 def start() -> None:
-    """Starts Triton's driver of the GPU, as a first launch would."""
-    triton.runtime.driver.active.get_current_target()
+    """Starts Triton's driver of the GPU and compiles for it, as a first launch would."""
+    _nothing.warmup(grid=(1,))
 
 
 # The environment said so when they were defined; later changes of it mean nothing to them.
