@@ -1,6 +1,9 @@
 """checkpoint_best.pt and early stopping of pruned trainings, by fairseq-train itself."""
 
 import logging
+import runpy
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ from fairseq_cli import train
 from fairseq_runs import PRUNED, load, prunable, sparsity, train_arguments, train_with
 
 from fairseq_rnnprune.experiment import fairseq
+from fairseq_rnnprune.optim import best_checkpoint
 
 # Masks change after updates 2, 4, 6 and 8 of ten. The learning rate is high enough for the first,
 # dense models to have the least loss.
@@ -150,6 +154,30 @@ def test_dense_trainings_are_as_ever(data, tmp_path):
     run(data, tmp_path, "--optimizer", "sgd", "--lr", "0.1", "--keep-best-checkpoints", "1")
     assert len([*tmp_path.glob("checkpoint.best_loss_*.pt")]) == 1
     assert best_of(tmp_path)[1]["extra_state"]["best"] == min(losses(tmp_path).values())
+
+
+def test_nothing_is_copied_at_every_update(data, tmp_path, monkeypatch):
+    merge = best_checkpoint.OmegaConf.merge
+    copied = []
+    monkeypatch.setattr(
+        best_checkpoint,
+        "OmegaConf",
+        SimpleNamespace(merge=lambda *a: copied.append(a) or merge(*a)),
+    )
+    run(data, tmp_path, *PRUNED)
+    assert copied == []
+
+
+def test_in_a_process_that_was_spawned_it_is_the_same(monkeypatch):
+    # As multiprocessing prepares it where `python -m fairseq_cli.train` runs.
+    main = ModuleType("__mp_main__")
+    monkeypatch.delitem(sys.modules, "fairseq_cli.train")
+    found = runpy.run_module("fairseq_cli.train", run_name="__mp_main__", alter_sys=True)
+    vars(main).update(found)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    best_checkpoint.install()
+    assert main.main.__globals__["validate_and_save"] is main.validate_and_save
+    assert hasattr(main.validate_and_save, "__wrapped__")
 
 
 def test_as_a_module_that_is_run_it_is_the_same(data, root, tmp_path):

@@ -18,6 +18,7 @@ from fairseq.data import Dictionary, MonolingualDataset, TokenBlockDataset, data
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed.utils import _split_tensors_from_obj
 from fairseq.file_io import PathManager
+from fairseq.tasks import FairseqTask
 from fairseq.tasks.language_modeling import LanguageModelingTask
 from hypothesis import given
 from hypothesis import strategies as st
@@ -164,6 +165,16 @@ def test_killed_while_copying_the_last_checkpoint_stays_as_it_was(tmp_path, monk
     assert PathManager.copy(str(new), str(old), overwrite=True)
     assert old.read_bytes() == b"new and longer"
     assert {path.name for path in tmp_path.iterdir()} == {old.name, new.name}
+
+
+@pytest.mark.parametrize(("rebuilds", "epoch"), [(False, 1), (True, 3)])
+def test_batches_that_are_made_anew_in_every_epoch_are_left_alone(
+    rebuilds: bool, epoch: int
+) -> None:
+    # As of fairseq's tasks for wav2vec 2, which resume exactly by themselves.
+    task = FairseqTask(argparse.Namespace(rebuild_batches=rebuilds))
+    _, dataset = language_modeling(tokens_per_sample=4)
+    assert task.get_batch_iterator(dataset, max_sentences=4, epoch=3).epoch == epoch
 
 
 def test_evaluation_over_no_tokens_is_refused() -> None:

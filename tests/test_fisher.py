@@ -7,6 +7,7 @@ import torch
 from pruner_samples import RECURRENT, pruner_of
 
 from fairseq_rnnprune.pruning import OneShotSchedule, Pruner
+from fairseq_rnnprune.pruning.fisher import fisher_factors
 from fairseq_rnnprune.pruning.masked_weight import MaskedWeight
 
 
@@ -49,21 +50,40 @@ def test_gradients_count_only_with_an_optimizer_that_keeps_their_squares():
         pruner.step(optimizer.state)
 
 
-def test_a_weight_without_a_gradient_so_far_is_worth_nothing():
-    weights = [torch.nn.Parameter(torch.randn(4, 4)) for _ in range(2)]
+@pytest.mark.parametrize("allocation", ["uniform", "global", "lamp"])
+@pytest.mark.parametrize("has_zeros", [False, True])
+def test_a_matrix_without_a_gradient_so_far_counts_by_magnitude(allocation, has_zeros):
+    torch.manual_seed(0)
+    weights = [torch.nn.Parameter(torch.randn(40, 40)) for _ in range(2)]
     adam = torch.optim.Adam(weights, lr=0.1)
-    schedule = OneShotSchedule(1, 0.5)
     tagged = [(replace(RECURRENT, name=name), w) for name, w in zip("ab", weights, strict=True)]
     pruner = Pruner(
         tagged,
-        {"recurrent": schedule},
+        {"recurrent": OneShotSchedule(1, 0.5)},
         {"recurrent": (1, 1)},
-        allocation="global",
-        fisher_power=0.5,
+        allocation=allocation,
+        fisher_power=0.25,
     )
+    before = weights[1].detach().abs()
     for _ in range(2):
-        # The other one is a cluster of an adaptive softmax, of which no batch has had a word.
-        weights[0].grad = torch.randn(4, 4)
+        # The other one is frozen for a while, or a cluster of an adaptive softmax of which no batch
+        # has had a word. In half precision there are gradients of zero.
+        weights[0].grad = torch.randn(40, 40)
+        weights[1].grad = torch.zeros(40, 40) if has_zeros else None
         adam.step()
         pruner.step(adam.state)
-    assert [int(w.count_nonzero()) for w in weights] == [16, 0]
+    kept = [int(w.count_nonzero()) for w in weights]
+    assert sum(kept) == 1600 and min(kept) > 500
+    is_kept = weights[1] != 0
+    assert before[is_kept].min() > before[~is_kept].max()
+
+
+def test_moments_that_apex_keeps_in_half_precision_have_a_scale():
+    weights = [MaskedWeight(replace(RECURRENT, name=n), torch.ones(2, 2), (1, 1)) for n in "ab"]
+    moment = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    state = {
+        weights[0].weight: {"exp_avg_sq": moment.half(), "exp_avg_sq_scale": torch.tensor(8.0)},
+        weights[1].weight: {"exp_avg_sq": moment},
+    }
+    factors = fisher_factors(weights, state, 0.5)
+    torch.testing.assert_close(factors["a"], factors["b"] * 8**0.5)

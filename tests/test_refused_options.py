@@ -1,10 +1,12 @@
 """Options of `--optimizer pruned` that cannot be meant so are refused at the start."""
 
 import pytest
+from fairseq.dataclass.configs import FairseqConfig
 from fairseq_runs import PRUNED, run_train
 from omegaconf import OmegaConf
 from torch import nn
 
+from fairseq_rnnprune.optim import trainer_hooks
 from fairseq_rnnprune.optim.options import PruningOptions
 from fairseq_rnnprune.optim.pruned import PrunedOptimizer
 
@@ -55,6 +57,8 @@ BAD = [
     (["--memory-efficient-fp16"], "expected weights in fp32, got --memory-efficient-fp16"),
     (["--amp"], "expected checkpoints with the optimizer's masks, got --amp"),
     (["--use-bmuf"], "expected the updates of one optimizer, got --use-bmuf"),
+    (["--ddp-backend", "slowmo"], "the updates of one optimizer, got --ddp-backend slowmo, which"),
+    (["--zero-sharding", "os"], "whole weights and moments in every process, got --zero-sharding"),
 ]
 
 
@@ -64,6 +68,19 @@ def test_bad_input_is_refused_at_start(data, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         run_train(data, tmp_path, *PRUNED, *early, *options)
     assert not list(tmp_path.glob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("common.quantization_config_path=q.yaml", "got --quantization-config-path, which makes"),
+        ("distributed_training.ddp_backend=fully_sharded", "got --ddp-backend fully_sharded; leav"),
+    ],
+)
+def test_so_is_what_fairseq_needs_files_or_packages_for(option, message):
+    cfg = OmegaConf.merge(OmegaConf.structured(FairseqConfig), OmegaConf.from_dotlist([option]))
+    with pytest.raises(ValueError, match=message):
+        trainer_hooks._check(cfg)
 
 
 def test_a_model_without_matrices_is_refused():

@@ -71,6 +71,20 @@ def test_the_training_set_is_augmented_in_training_only(checkpoint, data):
     assert (augmented == 0).any() and not (plain == 0).any()
 
 
+def test_validation_sets_are_not_joined_in_silence(checkpoint, data):
+    _, _, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)])
+    another = data / "valid1.tsv"
+    another.write_bytes((data / "valid.tsv").read_bytes())
+    try:
+        task.load_dataset("valid", epoch=1, combine=False)
+        with pytest.raises(
+            ValueError, match="one manifest with --combine-valid-subsets, got .*1.tsv"
+        ):
+            task.load_dataset("valid", epoch=1, combine=True)
+    finally:
+        another.unlink()
+
+
 def test_six_updates_are_three_and_three(data, tmp_path):
     options = (*PRUNED, "--speeds", "0.9,1.1", "--freq-masks", "1", "--disable-validation")
     whole = run_train(data, tmp_path / "whole", *options)

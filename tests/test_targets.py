@@ -19,6 +19,8 @@ from fairseq_rnnprune.pruning import (
 
 FP16 = ("--fp16", "--fp16-no-flatten-grads")
 DENSE = ("--optimizer", "adam")
+# After one update.
+STOPPED = ("--stop-time-hours", "1e-9")
 # Epochs go on, updates count from 0.
 ANEW = ("--reset-optimizer", "--reset-lr-scheduler", "--reset-meters")
 
@@ -85,6 +87,23 @@ def test_a_training_that_ends_before_its_masks_are_final_is_told(data, tmp_path,
     assert max(sparsities(state)) < 0.1
     assert "updates with recurrent weights that are 0.0 % sparse, not as asked by" in caplog.text
     assert "give --max-update" in caplog.text
+
+
+def test_epochs_that_are_shorter_when_resumed_are_told(data, tmp_path, caplog):
+    more = (*method("cubic"), *in_epochs(6))
+    run_train(data, tmp_path, *more, *STOPPED)
+    assert "masks are final after" not in caplog.text
+    # As if it went on with four processes: two updates an epoch instead of seven.
+    run_train(data, tmp_path, *more, "--update-freq", "4", *STOPPED)
+    told = [r.getMessage() for r in caplog.records if "masks are final after" in r.getMessage()]
+    assert len(told) == 1 and "after 21 updates, but the training ends after 13" in told[0]
+
+
+def test_equal_epochs_are_nothing_to_tell(data, tmp_path, caplog):
+    more = (*method("cubic"), *in_epochs(2))
+    run_train(data, tmp_path, *more, *STOPPED)
+    run_train(data, tmp_path, *more)
+    assert "masks are final after" not in caplog.text
 
 
 def test_masks_that_come_too_late_are_told(data, tmp_path, caplog):

@@ -57,7 +57,10 @@ def batch_as_in_the_first_epoch() -> None:
     def get_batch_iterator(
         original: Callable, self: Any, dataset: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        made_anew = kwargs.get("disable_iterator_cache") or kwargs.get("update_epoch_batch_itr")
+        options = ("disable_iterator_cache", "update_epoch_batch_itr")
+        # fairseq's tasks for wav2vec 2 make batches anew, too.
+        rebuilds = getattr(getattr(self, "cfg", None), "rebuild_batches", False)
+        made_anew = rebuilds or any(kwargs.get(option) for option in options)
         if not made_anew and self.can_reuse_epoch_itr(dataset):
             # A resumed iterator then takes its epoch from the checkpoint.
             kwargs["epoch"] = 1

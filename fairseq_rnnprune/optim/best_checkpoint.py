@@ -6,6 +6,7 @@ A model that is still dense is nearly always better than what it is pruned to.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +33,10 @@ def install() -> None:
     for module in map(sys.modules.get, _MODULES):
         if hasattr(module, _FUNCTION):
             wrap_once(module, _FUNCTION, partial(_compare_final_masks, module))
+            wrapped = getattr(module, _FUNCTION)
+            # In a process that multiprocessing has started, functions of the main module look
+            # others up in a namespace that is not the module's.
+            inspect.unwrap(wrapped).__globals__[_FUNCTION] = wrapped
 
 
 def _compare_final_masks(
@@ -46,7 +51,8 @@ def _compare_final_masks(
             vars(function).pop("best", None)
         _forget_best(trainer.lr_scheduler)
     is_final = optimizer.pruner.is_final()
-    if not is_final:
+    # This runs after every update.
+    if not is_final and cfg.checkpoint.keep_best_checkpoints > 0:
         # They are compared with those of other runs of fairseq-train by their files' names.
         cfg = OmegaConf.merge(cfg, {"checkpoint": {"keep_best_checkpoints": -1}})
     losses, should_stop = original(cfg, trainer, *args, **kwargs)

@@ -18,7 +18,7 @@ from .inner import build_inner, inner_options
 from .options import PruningOptions
 from .reading import block_shapes, pruned_types, unread_options, worth
 from .schedules import build_schedules
-from .targets import warn_at_start, warn_of_other_zeros, warn_on_resuming
+from .targets import warn_at_start, warn_of_other_zeros, warn_of_the_end, warn_on_resuming
 from .updates import training_updates, without_epochs
 
 logger = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ class PrunedOptimizer(FairseqOptimizer):
         # Whether the best loss that fairseq remembers is of a model that is pruned no further.
         self.best_has_final_masks = False
         self._epochs: dict[str, Any] = {}
+        self._is_resumed = False
         self._inner = build_inner(cfg, params)
         self._optimizer = self._inner.optimizer
 
@@ -88,6 +89,9 @@ class PrunedOptimizer(FairseqOptimizer):
         another optimizer: updates count from 0 without them, --max-epoch does not.
         """
         if self._pruner is not None:
+            if self._is_resumed and epoch_lengths:
+                self._is_resumed = False
+                self._tell_of_other_epochs(epoch_lengths, epochs_before)
             return
         self._epochs = {"epoch_lengths": list(epoch_lengths), "epochs_before": epochs_before}
         cfg = without_epochs(self.cfg, epochs_before)
@@ -120,6 +124,17 @@ class PrunedOptimizer(FairseqOptimizer):
         warn_of_other_zeros(self._others, "--prune-types leaves them out")
         if self._pruner.sparsity() > 0:
             logger.info("masks start from zeros: sparsity %.4f", self._pruner.sparsity())
+
+    def _tell_of_other_epochs(self, epoch_lengths: Sequence[int], epochs_before: int) -> None:
+        """Other batches or more processes make shorter epochs, but the schedule stays as it was."""
+        before = self._epochs["epochs_before"], self._epochs["epoch_lengths"], 0
+        now = epochs_before, epoch_lengths, self._pruner.updates
+        totals = [
+            training_updates(without_epochs(self.cfg, epochs), lengths, made)
+            for epochs, lengths, made in (before, now)
+        ]
+        if totals[0] != totals[1]:
+            warn_of_the_end(self._pruner, totals[1])
 
     @property
     def pruner(self) -> Pruner:
@@ -180,6 +195,7 @@ class PrunedOptimizer(FairseqOptimizer):
         # The lengths of epochs as the run began: a schedule in epochs must not move on resuming.
         self.start(pruning["epoch_lengths"], pruning.get("epochs_before", 0))
         self._pruner.load_state_dict(pruning)
+        self._is_resumed = True
         self.best_has_final_masks = self._pruner.is_final()
         warn_on_resuming(self._pruner)
 

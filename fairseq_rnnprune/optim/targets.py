@@ -16,17 +16,8 @@ MANY_ZEROS = 0.1
 
 
 def warn_at_start(pruner: Pruner, total: int | None) -> None:
-    """Warns if masks would be final only after the last of `total` updates (None: unknown).
-
-    And of types that are sparser already than they are to be.
-    """
-    end = max(pruner.schedules[t].end for t in pruner.types)
-    if total is not None and end > total:
-        logger.warning(
-            "masks are final after %d updates, but the training ends after %d: weights will "
-            "not reach their sparsity",
-            *(end, total),
-        )
+    """As `warn_of_the_end`; and warns of types that are sparser already than they are to be."""
+    warn_of_the_end(pruner, total)
     for type, name, per_cent in _targets(pruner):
         if passes_target(pruner, type):
             logger.warning(
@@ -34,6 +25,17 @@ def warn_at_start(pruner: Pruner, total: int | None) -> None:
                 "masks only shrink; begin with a denser checkpoint",
                 *(name, per_cent, pruner.schedules[type]),
             )
+
+
+def warn_of_the_end(pruner: Pruner, total: int | None) -> None:
+    """Warns if masks would be final only after the last of `total` updates (None: unknown)."""
+    end = max(pruner.schedules[t].end for t in pruner.types)
+    if total is not None and end > total:
+        logger.warning(
+            "masks are final after %d updates, but the training ends after %d: weights will "
+            "not reach their sparsity; set --prune-end to fewer updates",
+            *(end, total),
+        )
 
 
 def warn_on_resuming(pruner: Pruner) -> None:

@@ -59,8 +59,14 @@ def _tell_of_the_last_rate(original: Callable, self: Trainer, *args: Any, **kwar
 
 
 def _updates_of_an_epoch(cfg: Any, iterator: EpochBatchIterator) -> list[int]:
-    """As many as fairseq makes of these batches, for every value of --update-freq."""
-    batches, updates = len(iterator), math.ceil
+    """As many as fairseq makes of these batches, for every value of --update-freq.
+
+    None for batches that are only counted as they come.
+    """
+    try:
+        batches, updates = len(iterator), math.ceil
+    except NotImplementedError:
+        return []
     if cfg.dataset.grouped_shuffling:
         # Batches are shuffled in groups, one for each process; what fills no group is left out.
         batches = len(iterator.frozen_batches) // iterator.num_shards
@@ -128,8 +134,27 @@ def _check(cfg: Any) -> None:
             "--optimizer pruned: expected checkpoints with the optimizer's masks, got --amp, which "
             "leaves them out; use --fp16 --fp16-no-flatten-grads"
         )
-    if cfg.optimization.use_bmuf:
+    distributed = cfg.distributed_training
+    averaging = {
+        "--use-bmuf": cfg.optimization.use_bmuf,
+        "--ddp-backend slowmo": distributed.ddp_backend == "slowmo",
+    }
+    for option in (option for option, is_given in averaging.items() if is_given):
         raise ValueError(
-            "--optimizer pruned: expected the updates of one optimizer, got --use-bmuf, which "
+            f"--optimizer pruned: expected the updates of one optimizer, got {option}, which "
             "averages weights between them; leave it out"
+        )
+    sharding = {
+        "--ddp-backend fully_sharded": distributed.ddp_backend == "fully_sharded",
+        "--zero-sharding": distributed.zero_sharding != "none",
+    }
+    for option in (option for option, is_given in sharding.items() if is_given):
+        raise ValueError(
+            "--optimizer pruned: expected whole weights and moments in every process, got "
+            f"{option}; leave it out"
+        )
+    if cfg.common.quantization_config_path:
+        raise ValueError(
+            "--optimizer pruned: expected one optimizer for the whole training, got "
+            "--quantization-config-path, which makes new ones; leave it out"
         )

@@ -36,11 +36,14 @@ def _total_updates(cfg: Any, option: str, text: str, epoch_lengths: Sequence[int
     return training_updates(cfg, epoch_lengths)
 
 
-def training_updates(cfg: Any, epoch_lengths: Sequence[int]) -> int | None:
-    """Updates after which --max-update or --max-epoch ends the training, as far as is known."""
+def training_updates(cfg: Any, epoch_lengths: Sequence[int], made: int = 0) -> int | None:
+    """Updates after which --max-update or --max-epoch ends the training, as far as is known.
+
+    So many were `made` before the first epoch that --max-epoch counts.
+    """
     totals = [cfg.max_update] if cfg.max_update else []
     if cfg.max_epoch and epoch_lengths:
-        totals.append(_updates_in(cfg.max_epoch, "--max-epoch", "", epoch_lengths))
+        totals.append(made + _updates_in(cfg.max_epoch, "--max-epoch", "", epoch_lengths))
     return min(totals, default=None)
 
 

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from .masked_weight import MaskedWeight
 
-# Adam's second moment in the state of torch's and fairseq's optimizers.
-_SECOND_MOMENT = "exp_avg_sq"
+# Adam's second moment in the state of torch's and fairseq's optimizers, and what it is to be
+# multiplied with where apex keeps it in half precision.
+_SECOND_MOMENT, _SCALE = "exp_avg_sq", "exp_avg_sq_scale"
 
 
 def check_power(power: float, score: str, has_ramp: bool) -> None:
@@ -37,20 +38,31 @@ def fisher_factors(
     optimizer_state: Mapping[Tensor, Mapping[str, Any]],
     power: float,
 ) -> dict[str, Tensor]:
-    """v ** power [M, K] of every weight by its name; ValueError if the optimizer keeps no v."""
-    factors = {}
+    """v ** power [M, K] of every weight by its name; ValueError if the optimizer keeps no v.
+
+    A matrix that has had no gradient so far, such as one that is frozen for a while, gets the mean
+    of all others' v: nothing is known of it but magnitudes.
+    """
+    known, unknown = {}, []
     keeps_moments = any(_SECOND_MOMENT in state for state in optimizer_state.values())
     for w in weights:
         state = optimizer_state.get(w.weight, {})
         moment = state.get(_SECOND_MOMENT)
-        if not state and keeps_moments:
-            # No gradient so far: of an adaptive softmax, a cluster none of whose words have come.
-            moment = torch.zeros_like(w.weight)
-        if moment is None or moment.shape != w.weight.shape:
+        if moment is None and (state or not keeps_moments) or _is_other(moment, w):
             raise ValueError(
                 f"Pruner: expected the mean squares of the gradients of {w.name} for a "
                 f"fisher_power of {power}, as Adam keeps them, got an optimizer without; optimise "
                 "with adam, or leave fisher_power at 0"
             )
-        factors[w.name] = moment.pow(power)
-    return factors
+        if moment is None or not moment.any():
+            unknown.append(w)
+        else:
+            known[w.name] = moment.float() * state[_SCALE] if _SCALE in state else moment
+    count = sum(v.numel() for v in known.values())
+    mean = sum(float(v.sum()) for v in known.values()) / count if count else 1.0
+    factors = {name: v.pow(power) for name, v in known.items()}
+    return factors | {w.name: torch.full_like(w.weight, mean**power) for w in unknown}
+
+
+def _is_other(moment: Tensor | None, w: MaskedWeight) -> bool:
+    return moment is not None and moment.shape != w.weight.shape

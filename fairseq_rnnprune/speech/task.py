@@ -145,6 +145,12 @@ class SpeechTask(FairseqTask):
         cfg = self.cfg
         # Only the trainer selects data; a decoded training set must not be augmented.
         training = "data_selector" in kwargs
+        another = Path(cfg.data, f"{split}1.tsv")
+        if kwargs.get("combine") and not training and another.exists():
+            raise ValueError(
+                f"SpeechTask: expected one manifest with --combine-valid-subsets, got {another}, "
+                f"too; join them, or give --valid-subset {split},{another.stem}"
+            )
         # fairseq-generate gives no epoch: it may decode what no dictionary could spell.
         decoding = "epoch" not in kwargs
         speeds = parse_speeds(cfg.speeds) if training else (1.0,)
