@@ -21,6 +21,10 @@ pytestmark = [
 ]
 
 VALUES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int16": torch.int16, "int8": torch.int8}
+ADAPTIVE = (
+    *("--adaptive-softmax-cutoff", "6,12", "--criterion", "adaptive_loss"),
+    *("--adaptive-softmax-factor", "2", "--ddp-backend", "legacy_ddp"),
+)
 MODELS = {
     "scattered": (*PRUNED,),
     "scattered, with a diagonal": (*PRUNED, "--prune-keep-diagonal"),
@@ -29,6 +33,7 @@ MODELS = {
     "all pruned": (*PRUNED, "--prune-types", "recurrent,input,linear,embedding"),
     "tied": (*PRUNED, "--share-decoder-input-output-embed"),
     "dense": ("--optimizer", "adam"),
+    "blocks and an adaptive softmax": (*PRUNED, *ADAPTIVE, "--prune-block-shape", "4,4"),
 }
 
 
@@ -211,15 +216,6 @@ def test_other_files_and_models_are_refused(data, checkpoint, tmp_path, suggest)
     (tmp_path / "short.txt").write_text("the 1\n")
     status, _, err = suggest(file, tmp_path / "short.txt")
     assert (status, err) == (1, "suggest: expected a dictionary of 24 symbols, got 5\n")
-
-
-def test_an_adaptive_softmax_is_refused(data, tmp_path, suggest):
-    adaptive = ("--adaptive-softmax-cutoff", "6", "--criterion", "adaptive_loss")
-    adaptive += ("--ddp-backend", "legacy_ddp")
-    run_train(data, tmp_path, "--optimizer", "adam", *adaptive)
-    file = export(tmp_path / "checkpoint_last.pt", tmp_path / "m.safetensors", "fp32")
-    status, _, err = suggest(file, data / "dict.txt")
-    assert status == 1 and "expected a model with one output layer, got an adaptive softmax" in err
 
 
 def test_it_is_measured_beside_python(data, checkpoint, tmp_path, suggest):
