@@ -15,6 +15,7 @@ from fairseq_rnnprune.pruning import prunable_parameters, read_tag, remove_tags,
 
 from . import best_checkpoint
 from .pruned import STATE, PrunedOptimizer, pruned_optimizer
+from .refused import check_training
 from .targets import warn_at_the_end, warn_of_other_zeros, with_zeros
 
 _DENSE_OPTIMIZER = (
@@ -80,7 +81,7 @@ def _refuse_what_loses_masks(original: Callable, self: Trainer) -> None:
     """fairseq flattens fp16 parameters, or hides an optimizer, before that can refuse."""
     name = getattr(self.cfg.optimizer, "_name", None)
     if name == "pruned":
-        _check(self.cfg)
+        check_training(self.cfg)
         # Models of this package have tags since they were built; others are pruned, too.
         if not any(read_tag(p) for p in self._model.parameters()):
             tag_prunable(self._model)
@@ -115,46 +116,3 @@ def _refuse_masks_of_others(
     if STATE in state_dict and not isinstance(self.fp32_optimizer, PrunedOptimizer):
         raise ValueError(_DENSE_OPTIMIZER)
     original(self, state_dict, *args)
-
-
-def _check(cfg: Any) -> None:
-    common = cfg.common
-    if common.memory_efficient_fp16:
-        raise ValueError(
-            "--optimizer pruned: expected weights in fp32, got --memory-efficient-fp16; "
-            "use --fp16 --fp16-no-flatten-grads"
-        )
-    if common.fp16 and not common.fp16_no_flatten_grads:
-        raise ValueError(
-            "--optimizer pruned: expected one parameter per weight, got flat --fp16; "
-            "add --fp16-no-flatten-grads"
-        )
-    if common.amp:
-        raise ValueError(
-            "--optimizer pruned: expected checkpoints with the optimizer's masks, got --amp, which "
-            "leaves them out; use --fp16 --fp16-no-flatten-grads"
-        )
-    distributed = cfg.distributed_training
-    averaging = {
-        "--use-bmuf": cfg.optimization.use_bmuf,
-        "--ddp-backend slowmo": distributed.ddp_backend == "slowmo",
-    }
-    for option in (option for option, is_given in averaging.items() if is_given):
-        raise ValueError(
-            f"--optimizer pruned: expected the updates of one optimizer, got {option}, which "
-            "averages weights between them; leave it out"
-        )
-    sharding = {
-        "--ddp-backend fully_sharded": distributed.ddp_backend == "fully_sharded",
-        "--zero-sharding": distributed.zero_sharding != "none",
-    }
-    for option in (option for option, is_given in sharding.items() if is_given):
-        raise ValueError(
-            "--optimizer pruned: expected whole weights and moments in every process, got "
-            f"{option}; leave it out"
-        )
-    if cfg.common.quantization_config_path:
-        raise ValueError(
-            "--optimizer pruned: expected one optimizer for the whole training, got "
-            "--quantization-config-path, which makes new ones; leave it out"
-        )
