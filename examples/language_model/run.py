@@ -105,6 +105,8 @@ RUNS = {
         *WIDE_FISHER_90,
         *shlex.split("--lr 0.003 --dropout 0.3 --batch-size 8"),
         *("--max-update", str(4 * EPOCHS * UPDATES)),
+        # With every one of these comes a validation.
+        *("--save-interval-updates", "1600"),
     ],
     # The dense model overfits with batches of 32 and a dropout of 0.3.
     "dense-batch-16": [
