@@ -26,10 +26,27 @@ def test_lamp_scores_follow_the_definition():
     assert lamp_scores(scores, torch.ones(1, 4, dtype=torch.int64)).tolist() == [
         pytest.approx(expected)
     ]
-    # A block counts with all of its elements.
+    # What is left counts with all elements of its blocks, a block itself by the element.
     sizes = torch.tensor([[4, 4, 4, 2]])
-    expected = [1.0, -1.0, 4 / (4 + 8 + 36), 8 / (8 + 36)]
+    expected = [1.0, -1.0, 1 / (4 + 8 + 36), 4 / (8 + 36)]
     assert lamp_scores(scores, sizes).tolist() == [pytest.approx(expected)]
+
+
+def test_lamp_keeps_the_order_of_scores_in_ragged_blocks():
+    # 4 x 4 and, at the edge, 4 x 2: the smaller ones are no cheaper by the element.
+    scores, sizes = torch.tensor([[1.0, 1.3, 1.1, 1.3]]), torch.tensor([[16, 8, 16, 8]])
+    assert lamp_scores(scores, sizes).argsort(stable=True).tolist() == [[0, 2, 1, 3]]
+
+
+def test_lamp_shares_fairly_between_blocks_of_other_shapes():
+    torch.manual_seed(0)
+    weights = [torch.randn(64, 64), torch.randn(64, 64)]
+    shapes = {"recurrent": (4, 4), "input": (1, 1)}
+    schedule = OneShotSchedule(0, 0.9)
+    tagged = [(Prunable(type, type), w) for type, w in zip(shapes, weights, strict=True)]
+    schedules = dict.fromkeys(shapes, schedule)
+    Pruner(tagged, schedules, shapes, score="l2", allocation="lamp").step()
+    assert all(0.85 < 1 - n / 4096 < 0.95 for n in kept(weights))
 
 
 def test_lamp_scores_of_zeros_and_of_equals_are_numbers():

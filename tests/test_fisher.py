@@ -78,6 +78,34 @@ def test_a_matrix_without_a_gradient_so_far_counts_by_magnitude(allocation, has_
     assert before[is_kept].min() > before[~is_kept].max()
 
 
+def moments_of(weights, values, steps):
+    return {
+        w.weight: {"exp_avg_sq": v, "step": torch.tensor(float(step))}
+        for w, v, step in zip(weights, values, steps, strict=True)
+    }
+
+
+def test_a_matrix_with_few_gradients_beside_others_counts_by_magnitude():
+    weights = [MaskedWeight(replace(RECURRENT, name=n), torch.ones(2, 2), (1, 1)) for n in "ab"]
+    # Adam's v begins at 0: of one gradient of 1 it is 0.001.
+    values = torch.ones(2, 2), torch.full((2, 2), 0.001)
+    factors = fisher_factors(weights, moments_of(weights, values, (5000, 1)), 0.5)
+    assert torch.equal(factors["a"], factors["b"])
+    # A cluster of an adaptive softmax that most batches have words of, and the start of a training.
+    for steps in ((5000, 4000), (5000, 1500), (1, 1)):
+        factors = fisher_factors(weights, moments_of(weights, values, steps), 0.5)
+        assert factors["b"][0, 0] == pytest.approx(0.001**0.5)
+
+
+def test_what_is_pruned_does_not_count_in_the_mean_of_others():
+    weights = [MaskedWeight(replace(RECURRENT, name=n), torch.ones(2, 5), (1, 1)) for n in "ab"]
+    weights[0].set_mask((torch.arange(10) == 0).view(1, 2, 5))
+    moment = torch.zeros(2, 5)
+    moment[0, 0] = 4.0
+    factors = fisher_factors(weights, {weights[0].weight: {"exp_avg_sq": moment}}, 0.5)
+    assert torch.equal(factors["b"], torch.full((2, 5), 2.0))
+
+
 def test_moments_that_apex_keeps_in_half_precision_have_a_scale():
     weights = [MaskedWeight(replace(RECURRENT, name=n), torch.ones(2, 2), (1, 1)) for n in "ab"]
     moment = torch.tensor([[1.0, 2.0], [3.0, 4.0]])

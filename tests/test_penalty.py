@@ -4,8 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pruner_samples import pruner_of, ramp, run
 
-from fairseq_rnnprune.pruning import MaskedWeight, Prunable, shrink
+from fairseq_rnnprune.pruning import MaskedWeight, Prunable, QuantileRamp, shrink
 
 
 def masked(weight, block_shape=(1, 1), gates=1, **options):
@@ -71,6 +72,20 @@ def test_a_kept_diagonal_does_not_count_in_the_size_of_its_block():
     weight = torch.full((4, 4), 1.0).fill_diagonal_(5.0)
     shrink(masked(weight, (2, 2), keep_diagonal=True), "group-lasso", 0.25)
     assert torch.equal(weight, torch.full((4, 4), 0.75).fill_diagonal_(5.0))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "asked"),
+    [(QuantileRamp(0, 5, 10, 1, final=0.9), 0.9), (ramp(slope=1.0, end=10), 0.95)],
+)
+def test_a_ramp_takes_of_too_many_zeros_as_many_as_it_may(schedule, asked):
+    torch.manual_seed(0)
+    weight = torch.randn(40, 40)
+    pruner = pruner_of(weight, schedule, (4, 4))
+    # A penalty has made 96 of 100 blocks zeros.
+    weight.view(10, 4, 10, 4)[:, :, :10].mul_((torch.arange(100).view(10, 1, 10, 1) >= 96).float())
+    run(pruner, 12)
+    assert asked - 0.01 <= pruner.sparsity() <= asked
 
 
 def test_an_unknown_penalty_is_refused():

@@ -4,12 +4,15 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+import torch
 from fairseq_runs import MAGNITUDE, PRUNED, make_data, prunable, run_train, sparsity
 from torch import nn
 
 from fairseq_rnnprune.optim import trainer_hooks
+from fairseq_rnnprune.optim.targets import warn_at_start
 from fairseq_rnnprune.pruning import (
     OneShotSchedule,
+    Prunable,
     Pruner,
     misses_target,
     prunable_parameters,
@@ -104,6 +107,16 @@ def test_equal_epochs_are_nothing_to_tell(data, tmp_path, caplog):
     run_train(data, tmp_path, *more, *STOPPED)
     run_train(data, tmp_path, *more)
     assert "masks are final after" not in caplog.text
+
+
+def test_a_matrix_of_zeros_is_told(caplog):
+    pairs = [
+        (Prunable("a", "linear"), torch.zeros(4, 4)),
+        (Prunable("b", "linear"), torch.ones(4, 4)),
+    ]
+    schedule = OneShotSchedule(5, 0.5)
+    warn_at_start(Pruner(pairs, {"linear": schedule}, {"linear": (1, 1)}), None)
+    assert [r.getMessage().split(",")[0] for r in caplog.records] == ["a is all zeros"]
 
 
 def test_masks_that_come_too_late_are_told(data, tmp_path, caplog):

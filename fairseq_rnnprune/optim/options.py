@@ -121,7 +121,10 @@ class PruningOptions(FairseqDataclass):
     )
     prune_keep_diagonal: bool = field(
         default=False,
-        metadata={"help": "never prune the diagonals of recurrent weights, as LPCNet does"},
+        metadata={
+            "help": "never prune the diagonals of recurrent weights, as LPCNet does; they count "
+            "in the sparsity, which LPCNet's own do not"
+        },
     )
     prune_penalty: ChoiceEnum(["none", *PENALTIES]) = field(
         default="none",
@@ -134,7 +137,8 @@ class PruningOptions(FairseqDataclass):
         default=0.01,
         metadata={
             "help": "times the learning rate: what an update takes from every |weight|, or from "
-            "the root mean square of every block (default: 0.01)"
+            "the root mean square of every block, beside what the optimizer does, as decoupled "
+            "weight decay is; for adam, strong for others (default: 0.01)"
         },
     )
     # Values that other groups of options own.

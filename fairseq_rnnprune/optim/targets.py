@@ -18,6 +18,13 @@ MANY_ZEROS = 0.1
 def warn_at_start(pruner: Pruner, total: int | None) -> None:
     """As `warn_of_the_end`; and warns of types that are sparser already than they are to be."""
     warn_of_the_end(pruner, total)
+    for w in pruner.weights:
+        if w.kept == 0:
+            logger.warning(
+                "%s is all zeros, which count as pruned and stay so; where they are but its first "
+                "values, leave its type out of --prune-types",
+                w.name,
+            )
     for type, name, per_cent in _targets(pruner):
         if passes_target(pruner, type):
             logger.warning(

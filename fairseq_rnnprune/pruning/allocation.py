@@ -62,13 +62,14 @@ def lamp_scores(scores: Tensor, sizes: Tensor) -> Tensor:
     """Layer-adaptive scores of one matrix, float64 in [0, 1]; pruned blocks keep theirs, below 0.
 
     The squared score of a block over the sum of those not below it, each times the elements of its
-    block: what pruning it would cost relative to what would be left (arXiv 2010.07611, section
-    2). The highest score of every matrix is 1, so none is emptied before all are.
+    block: what an element of it would cost, relative to what would be left (arXiv 2010.07611,
+    section 2). The highest score of every matrix is 1, so none is emptied before all are.
     """
-    energy = scores.double().clamp(min=0).square().mul(sizes).flatten()
-    rising, order = energy.sort()
-    left = rising.flip(0).cumsum(0).flip(0)
-    lamp = torch.empty_like(energy)
+    squares = scores.double().clamp(min=0).square().flatten()
+    rising, order = squares.sort(stable=True)
+    left = (rising * sizes.flatten()[order]).flip(0).cumsum(0).flip(0)
+    lamp = torch.empty_like(squares)
     # A matrix of zeros has nothing left either.
     lamp[order] = rising / left.clamp(min=torch.finfo(torch.float64).tiny)
+    lamp[order[-1]] = rising[-1] > 0
     return torch.where(scores < 0, scores.double(), lamp.view(scores.shape))

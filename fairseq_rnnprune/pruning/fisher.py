@@ -4,10 +4,14 @@ The mean of a weight's squared gradients, v, estimates the diagonal of the Fishe
 w^2 v what the loss rises by without the weight: Optimal Brain Damage (LeCun, Denker and Solla,
 1990, section 2) with the Fisher information in the place of the second derivative. |w| v^0.5 has
 the same order. A power of 0.25 lies half way between that and the magnitude alone.
+
+Adam's gradients are means over a batch, clipped. So v is proportional to the Fisher information
+only where what differs from batch to batch outweighs what is common to all.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +23,8 @@ from .masked_weight import MaskedWeight
 # Adam's second moment in the state of torch's and fairseq's optimizers, and what it is to be
 # multiplied with where apex keeps it in half precision.
 _SECOND_MOMENT, _SCALE = "exp_avg_sq", "exp_avg_sq_scale"
+# Updates after which Adam's v, which begins at 0, is about what it will be (betas of 0.999).
+_ENOUGH = 1000
 
 
 def check_power(power: float, score: str, has_ramp: bool) -> None:
@@ -40,10 +46,12 @@ def fisher_factors(
 ) -> dict[str, Tensor]:
     """v ** power [M, K] of every weight by its name; ValueError if the optimizer keeps no v.
 
-    A matrix that has had no gradient so far, such as one that is frozen for a while, gets the mean
-    of all others' v: nothing is known of it but magnitudes.
+    A matrix that has had no gradient so far, or few beside the others, such as one that was frozen
+    for a while, gets the mean of all others: nothing is known of it but magnitudes.
     """
     known, unknown = {}, []
+    weights = list(weights)
+    most = max((_updates(optimizer_state.get(w.weight, {})) for w in weights), default=0)
     keeps_moments = any(_SECOND_MOMENT in state for state in optimizer_state.values())
     for w in weights:
         state = optimizer_state.get(w.weight, {})
@@ -54,14 +62,21 @@ def fisher_factors(
                 f"fisher_power of {power}, as Adam keeps them, got an optimizer without; optimise "
                 "with adam, or leave fisher_power at 0"
             )
-        if moment is None or not moment.any():
+        is_young = _updates(state) < min(_ENOUGH, most / 2)
+        if moment is None or is_young or not moment.any():
             unknown.append(w)
         else:
-            known[w.name] = moment.float() * state[_SCALE] if _SCALE in state else moment
-    count = sum(v.numel() for v in known.values())
-    mean = sum(float(v.sum()) for v in known.values()) / count if count else 1.0
-    factors = {name: v.pow(power) for name, v in known.items()}
-    return factors | {w.name: torch.full_like(w.weight, mean**power) for w in unknown}
+            v = moment.float() * state[_SCALE] if _SCALE in state else moment
+            known[w.name] = v.pow(power)
+    # Moments of what is pruned are zeros.
+    count = sum(w.kept for w in weights if w.name in known)
+    mean = sum(float(factor.sum()) for factor in known.values()) / count if count else 1.0
+    return known | {w.name: torch.full_like(w.weight, mean) for w in unknown}
+
+
+def _updates(state: Mapping[str, Any]) -> float:
+    """How many gradients are in a weight's moments; many where the optimizer does not say."""
+    return float(state.get("step", math.inf if state else 0))
 
 
 def _is_other(moment: Tensor | None, w: MaskedWeight) -> bool:

@@ -38,7 +38,9 @@ def block_scores(
     """Importance of every block of `weight`: the higher, the later it is pruned.
 
     `max` is the largest |w| (arXiv 1711.02782, section 3.1), `mean` the mean |w|, `l2` the root
-    mean square, which orders full blocks as their L2 norms do and is fair to ragged ones.
+    mean square, which orders full blocks as their L2 norms do. Of few elements at a ragged edge the
+    largest is smaller, and means spread more: of equal weights `max` keeps fewer there than
+    elsewhere, the others more.
     """
     if score not in SCORES:
         raise ValueError(f"block_scores: expected a score among {SCORES}, got {score!r}")

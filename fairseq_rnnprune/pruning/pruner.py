@@ -12,7 +12,7 @@ from .allocation import check_allocation, lowest_blocks
 from .bounds import Bounds
 from .dead import DeadWatch
 from .fisher import check_power, fisher_factors
-from .mask import BlockShape, quantile
+from .mask import BlockShape, quantile, select_lowest, whole_part
 from .masked_weight import MaskedWeight, sparsity_of
 from .prunable import Prunable
 from .ramp import RAMPS, QuantileRamp
@@ -157,9 +157,9 @@ class Pruner:
         weights = [w for w in self.weights if w.type in types]
         scores = [w.scores(self.score, factors.get(w.name)) for w in weights]
         if isinstance(schedule, RAMPS):
-            threshold = self._raise_threshold(types[0], weights, scores)
-            for w, s in zip(weights, scores, strict=True):
-                _drop(w, s, s < threshold)
+            chosen = self._below_threshold(types[0], weights, scores)
+            for w, s, blocks in zip(weights, scores, chosen, strict=True):
+                _drop(w, s, blocks.view(s.shape))
             return
         target = schedule.sparsity(self.updates)
         chosen = lowest_blocks(weights, scores, target, self.allocation)
@@ -169,25 +169,32 @@ class Pruner:
             reached[w.type] = max(reached[w.type], _drop(w, s, blocks))
         self.thresholds.update(reached)
 
-    def _raise_threshold(
+    def _below_threshold(
         self, type: str, weights: list[MaskedWeight], scores: list[Tensor]
-    ) -> float:
-        """Sets the threshold of a type to what its ramp asks for; returns where to cut now."""
+    ) -> tuple[Tensor, ...]:
+        """Raises the threshold of a type as its ramp asks; returns what is below, flat."""
         schedule = self.schedules[type]
         flat = torch.cat([s.flatten() for s in scores])
         sizes = torch.cat([w.sizes.flatten() for w in weights])
         # Of these, a kept diagonal is in no block.
         total = sum(w.weight.numel() for w in weights)
         if isinstance(schedule, QuantileRamp):
-            most = quantile(flat, sizes, schedule.final, total)
+            limit = schedule.final
+            most = quantile(flat, sizes, limit, total)
             threshold = schedule.fraction(self.updates) * most
         else:
+            limit = self.bounds.max_sparsity
             most = self.bounds.threshold(schedule, self.updates, type, flat, sizes, total)
             threshold = most
         # A threshold only rises. The quantile may fall, a penalty sees to that: then it is the cut,
         # for beyond it more would go than was asked for.
         self.thresholds[type] = max(self.thresholds[type], threshold)
-        return min(self.thresholds[type], most)
+        cut = min(self.thresholds[type], most)
+        below = flat < cut
+        if cut <= 0:
+            # A penalty has made more zeros than may go: those that do are told by position.
+            below = (flat <= 0) & select_lowest(flat, sizes, whole_part(limit, total))
+        return below.split([s.numel() for s in scores])
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs: tensors, numbers and strings only."""
