@@ -115,3 +115,16 @@ def test_moments_that_apex_keeps_in_half_precision_have_a_scale():
     }
     factors = fisher_factors(weights, state, 0.5)
     torch.testing.assert_close(factors["a"], factors["b"] * 8**0.5)
+
+
+def test_a_first_update_that_was_left_out_is_no_other_optimizer():
+    weight = torch.nn.Parameter(torch.randn(4, 4))
+    adam = torch.optim.Adam([weight], lr=0.1)
+    pruner = pruner_of(weight, OneShotSchedule(2, 0.5), fisher_power=0.25)
+    # A gradient scaler begins with a scale that is too large.
+    pruner.step(adam.state)
+    for _ in range(2):
+        weight.grad = torch.randn(4, 4)
+        adam.step()
+        pruner.step(adam.state)
+    assert weight.count_nonzero() == 8

@@ -147,3 +147,12 @@ def test_made_packable_a_module_keeps_its_parameters_and_draws_nothing():
     assert torch.equal(torch.get_rng_state(), drawn)
     assert all(p is q for p, q in zip(module.parameters(), parameters, strict=True))
     assert [type(module[0]), type(module[1][0])] == [Linear, Linear] and module[0].packed == "fp32"
+
+
+def test_first_states_of_another_shape_are_refused_with_lengths():
+    gru, x, lengths = GRU(4, 6), torch.randn(5, 2, 4), torch.tensor([5, 3])
+    with pytest.raises(ValueError, match=r"GRU: expected hx \[1, 2, 6\], got \[3, 2, 6\]"):
+        gru(x, torch.zeros(3, 2, 6), lengths)
+    packed = torch.nn.utils.rnn.pack_sequence([x[:, 0]])
+    with pytest.raises(ValueError, match="three dimensions with lengths, got PackedSequence"):
+        gru(packed, None, lengths[:1])

@@ -197,3 +197,11 @@ def test_what_is_packed_in_inference_mode_counts_who_writes_to_it_there():
         matrix.pointers[-1] = 2**30
         with pytest.raises(ValueError, match="the arrays are damaged"):
             matrix.derived("key", lambda: 2)
+
+
+@pytest.mark.parametrize("width", [8, 2**16 + 8])
+def test_another_process_gets_the_arrays_as_they_lie_in_memory(width):
+    W = BlockSparseMatrix.from_dense(torch.eye(8, width), (1, 1))
+    make, (state,) = W.__reduce__()
+    assert state["columns"].data_ptr() == W.columns.data_ptr()
+    assert torch.equal(make(state).to_dense(), W.to_dense())

@@ -1,10 +1,18 @@
 """Types and gates are read off names and shapes."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
 
-from fairseq_rnnprune.pruning import Prunable, find_prunable, read_tag, tag_prunable
+from fairseq_rnnprune.pruning import (
+    Prunable,
+    find_prunable,
+    prunable_parameters,
+    read_tag,
+    tag_prunable,
+)
 
 
 class Model(nn.Module):
@@ -34,7 +42,9 @@ def test_types_and_gates():
 @pytest.mark.parametrize("projected", [0, 4, 6])
 def test_a_projection_is_no_gate(projected):
     lstm = nn.LSTM(5, 9, bidirectional=True, proj_size=projected)
-    assert {p.gates for p in find_prunable(lstm.state_dict())} == {4}
+    found = find_prunable(lstm.state_dict())
+    assert {p.gates for p in found if "_hr_" not in p.name} == {4}
+    assert {(p.type, p.gates) for p in found if "_hr_" in p.name} <= {("linear", 1)}
 
 
 @pytest.mark.parametrize("source", ["parameters", "state dict"])
@@ -79,3 +89,43 @@ def test_a_module_knows_better_than_its_name():
 def test_an_unknown_type_is_refused():
     with pytest.raises(ValueError, match="a type among .* got 'conv'"):
         Prunable("x", "conv")
+
+
+@pytest.mark.parametrize("sizes", [{}, {"kdim": 6, "vdim": 4}])
+def test_every_matrix_of_attention_is_found(sizes):
+    model = nn.ModuleDict({"a": nn.MultiheadAttention(8, 2, **sizes), "b": nn.Linear(8, 8)})
+    matrices = {name for name, p in model.named_parameters() if p.dim() == 2}
+    found = dict((p.name, p) for p, _ in prunable_parameters(model))
+    assert found.keys() == matrices
+    assert {p.type for p in found.values()} == {"linear"}
+    assert sizes or found["a.in_proj_weight"].gates == 3
+
+
+def test_norms_are_never_prunable():
+    model = nn.Sequential(nn.LayerNorm([5, 6]), nn.RMSNorm([5, 6]), nn.Linear(6, 6))
+    assert [p.name for p, _ in prunable_parameters(model)] == ["2.weight"]
+
+
+def test_parametrised_modules_are_told(caplog):
+    def old(module, name="weight"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return nn.utils.weight_norm(module, name)
+
+    model = nn.ModuleDict(
+        {
+            "new": nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
+            "old": old(nn.Linear(4, 4)),
+            "gru": old(nn.GRU(4, 4), "weight_hh_l0"),
+            "spectral": nn.utils.spectral_norm(nn.Linear(4, 4)),
+            "plain": nn.Linear(4, 4),
+        }
+    )
+    assert [p.name for p, _ in prunable_parameters(model)] == ["plain.weight"]
+    told = [r.getMessage().split(" ")[0] for r in caplog.records]
+    assert told == ["new", "old", "gru", "spectral"]
+
+
+def test_what_has_no_memory_is_not_taken_for_tied():
+    model = nn.Sequential(*(nn.Linear(8, 8, device="meta") for _ in range(3)))
+    assert len(prunable_parameters(model)) == 3

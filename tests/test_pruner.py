@@ -252,3 +252,29 @@ def test_the_row_of_padding_does_not_begin_as_pruned():
 def test_a_type_needs_a_schedule_and_a_block_shape():
     with pytest.raises(ValueError, match="expected a schedule and a block shape for recurrent wei"):
         Pruner([(RECURRENT, torch.ones(2, 2))], {"input": ramp()}, {"recurrent": (1, 1)})
+
+
+def test_an_optimizer_of_other_tensors_is_told(caplog):
+    old, new = (torch.nn.Parameter(torch.ones(4, 4)) for _ in range(2))
+    adam = torch.optim.Adam([new], lr=0.1)
+    new.grad = torch.ones(4, 4)
+    adam.step()
+    pruner = pruner_of(old, OneShotSchedule(1, 0.5))
+    run(pruner, 1)
+    assert not caplog.records
+    pruner.step(adam.state)
+    assert "the optimizer has no state of any weight that is pruned" in caplog.text
+
+
+def test_an_optimizer_is_no_state():
+    weight = torch.nn.Parameter(torch.ones(4, 4))
+    pruner = pruner_of(weight, OneShotSchedule(0, 0.5))
+    with pytest.raises(TypeError, match="state of an optimizer, which is a mapping, got SGD; give"):
+        pruner.step(torch.optim.SGD([weight], lr=0.1))
+    assert pruner.updates == 0 and weight.count_nonzero() == 16
+
+
+def test_weights_without_memory_are_refused():
+    weight = torch.empty(4, 4, device="meta")
+    with pytest.raises(ValueError, match="expected w in memory, got a Tensor on meta without"):
+        pruner_of(weight, OneShotSchedule(0, 0.5))

@@ -1,5 +1,6 @@
 """A pruner goes on from what a checkpoint has of it: masks, thresholds, whether they are final."""
 
+import pytest
 import torch
 from pruner_samples import pruner_of, ramp, resumed, run
 
@@ -87,3 +88,19 @@ def test_a_saved_pruner_goes_on_as_if_it_had_never_stopped():
     assert torch.equal(later.weights[0].weight, weight)
     assert later.updates == pruner.updates and later.thresholds == pruner.thresholds
     assert torch.equal(later.weights[0].block_mask, pruner.weights[0].block_mask)
+
+
+def test_block_shapes_may_be_lists():
+    schedule = OneShotSchedule(0, 0.5)
+    pruner = pruner_of(torch.randn(8, 8), schedule, [4, 4])
+    pruner.step()
+    later = resumed(pruner, torch.randn(8, 8), schedule, [4, 4])
+    assert torch.equal(later.weights[0].block_mask, pruner.weights[0].block_mask)
+
+
+@pytest.mark.parametrize("size", [8, 32])
+def test_masks_of_another_size_are_refused(size):
+    schedule = OneShotSchedule(0, 0.5)
+    pruner = pruner_of(torch.randn(16, 16), schedule, (4, 4))
+    with pytest.raises(ValueError, match=r"masks of w of \(1, .* they are of a model of another"):
+        resumed(pruner, torch.randn(size, size), schedule, (4, 4))

@@ -51,10 +51,9 @@ class GRU(Packable, nn.GRU):
             return self.sparse(input, hx, lengths)
         if lengths is None:
             return super().forward(input, hx)
-        if input.dim() != 3:
-            raise ValueError(
-                f"GRU: expected a batch of three dimensions with lengths, got {list(input.shape)}"
-            )
+        if not isinstance(input, Tensor) or input.dim() != 3:
+            got = list(input.shape) if isinstance(input, Tensor) else type(input).__name__
+            raise ValueError(f"GRU: expected a batch of three dimensions with lengths, got {got}")
         time = 1 if self.batch_first else 0
         steps = input.shape[time]
         lengths = check_lengths(lengths, input.shape[1 - time], steps, "GRU")
@@ -79,8 +78,11 @@ class GRU(Packable, nn.GRU):
         """One direction at a time, so that each meets the padding last."""
         x = input.transpose(0, 1) if self.batch_first else input
         directions = 2 if self.bidirectional else 1
+        shape = (self.num_layers * directions, x.shape[1], self.hidden_size)
         if hx is None:
-            hx = x.new_zeros(self.num_layers * directions, x.shape[1], self.hidden_size)
+            hx = x.new_zeros(shape)
+        elif hx.shape != shape:
+            raise ValueError(f"GRU: expected hx {list(shape)}, got {list(hx.shape)}")
         h_n: list[Tensor] = []
         for layer in range(self.num_layers):
             if layer > 0:

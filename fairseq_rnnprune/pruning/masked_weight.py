@@ -43,8 +43,14 @@ class MaskedWeight:
         keep_diagonal: bool = False,
     ):
         self.name, self.type, self.gates = prunable.name, prunable.type, prunable.gates
-        self.weight, self.block_shape = weight, block_shape
+        self.weight, self.block_shape = weight, tuple(block_shape)
         shape = tuple(weight.shape)
+        if weight.numel() and not weight.data_ptr():
+            raise ValueError(
+                f"MaskedWeight: expected {self.name} in memory, got a {type(weight).__name__} on "
+                f"{weight.device} without; prune models that are materialised and not sharded"
+            )
+        block_shape = self.block_shape
         check_block_shape(shape, block_shape, self.gates, self.name)
         self.sizes = block_sizes(shape, block_shape, self.gates).to(weight.device)
         self.diagonal: Tensor | None = None
@@ -73,7 +79,9 @@ class MaskedWeight:
         """
         if score == "random":
             generator = torch.Generator().manual_seed(zlib.crc32(self.name.encode()))
-            scores = torch.rand(self.block_mask.shape, generator=generator).to(self.weight.device)
+            # On the CPU whatever the default device is, as the generator.
+            scores = torch.rand(self.block_mask.shape, generator=generator, device="cpu")
+            scores = scores.to(self.weight.device)
         else:
             scores = self.magnitudes(score, factor)
         return scores.masked_fill(~self.block_mask, -1.0)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+logger = logging.getLogger(__name__)
 
 TYPES = ("recurrent", "input", "linear", "embedding")
 
+# torch's attention, whose three projections can be one matrix.
+_ATTENTION = {"in_proj_weight": 3, "q_proj_weight": 1, "k_proj_weight": 1, "v_proj_weight": 1}
+_NORMS = (nn.LayerNorm, nn.RMSNorm)
 _RECURRENT_CELL = re.compile(r"(?P<module>.*)weight_(?P<kind>ih|hh)(?P<layer>(_l\d+)?(_reverse)?)$")
 
 
@@ -38,8 +45,9 @@ def find_prunable(
     """Lists the prunable matrices among named tensors: a model's parameters or a state dict.
 
     torch's names decide: `weight_hh*` is recurrent, `weight_ih*` is input, any other matrix called
-    `weight` is linear, unless it is among `embeddings`, with their rows of padding, or, where those
-    are not known, its module's name has "embed" in it. A matrix that has two names (an output layer
+    `weight`, and the projections of torch's attention and LSTMs, are linear, unless it is among
+    `embeddings`, with their rows of padding, or, where those are not known, its module's name has
+    "embed" in it. A matrix that has two names (an output layer
     tied to an embedding) appears once, as linear, because its cost at inference is the output
     layer's. Vectors and convolutions are never prunable (arXiv 1704.05119, section 3).
     """
@@ -64,7 +72,9 @@ def find_prunable(
 
 def tensor_identity(tensor: Tensor) -> tuple[object, ...]:
     """Equal for two names of one tensor, as tied weights are; for tensors that have elements."""
-    return tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride())
+    # One that has no memory, as on the meta device, is itself alone.
+    memory = tensor.data_ptr() or id(tensor)
+    return memory, tuple(tensor.shape), tuple(tensor.stride())
 
 
 def _classify(
@@ -80,7 +90,10 @@ def _classify(
         hidden = recurrent.shape[1] if projection is None else projection.shape[1]
         gates = tensor.shape[0] // hidden
         return Prunable(name, "recurrent" if cell["kind"] == "hh" else "input", gates)
-    if name.rpartition(".")[2] != "weight":
+    last = name.rpartition(".")[2]
+    if last in _ATTENTION or last.startswith("weight_hr"):
+        return Prunable(name, "linear", _ATTENTION.get(last, 1))
+    if last != "weight":
         return None
     if name in embeddings:
         return Prunable(name, "embedding", padding=embeddings[name])
@@ -94,14 +107,29 @@ def last_name(name: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def prunable_parameters(model: nn.Module) -> list[tuple[Prunable, nn.Parameter]]:
-    """The prunable matrices of a model, whose modules tell what an embedding is."""
+    """The prunable matrices of a model, whose modules tell what an embedding is.
+
+    Parametrised ones, such as those under `weight_norm`, are left out with a warning: what is
+    trained there is not the matrix.
+    """
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    embeddings = {
-        f"{name}.weight".lstrip("."): module.padding_idx
-        for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag)
-    }
+    embeddings = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        weight = f"{name}.weight".lstrip(".")
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            embeddings[weight] = module.padding_idx
+        elif isinstance(module, _NORMS):
+            parameters.pop(weight, None)
+        if _is_parametrised(module):
+            logger.warning("%s is parametrised, so its weights are not pruned", name or "the model")
     return [(p, parameters[p.name]) for p in find_prunable(parameters, embeddings)]
+
+
+def _is_parametrised(module: nn.Module) -> bool:
+    """Whether weights are computed from others, by torch's parametrisations or its older hooks."""
+    old = re.compile(r"(.*)(_v|_orig)")
+    hooked = (match[1] for match in map(old.fullmatch, module._parameters) if match)
+    return parametrize.is_parametrized(module) or any(name in vars(module) for name in hooked)
 
 
 def tag_prunable(model: nn.Module) -> list[Prunable]:

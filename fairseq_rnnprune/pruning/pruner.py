@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from .ramp import RAMPS, QuantileRamp
 from .saved import check_saved, warn_of_other_choice
 from .schedule import Schedule
 from .target import check_reachable, misses_target, target_of
+
+logger = logging.getLogger(__name__)
 
 
 class Pruner:
@@ -83,6 +86,7 @@ class Pruner:
         # Types that had their target when a training that now goes on for longer ended.
         self._reached: set[str] = set()
         self._dead = DeadWatch()
+        self._is_told = False
 
     @property
     def types(self) -> list[str]:
@@ -126,16 +130,25 @@ class Pruner:
     def step(self, optimizer_state: Mapping[Tensor, Mapping[str, Any]] | None = None) -> bool:
         """Follows one optimizer step: updates the masks if it is time, then applies them.
 
-        `optimizer_state` maps weights to their moments, as torch.optim.Optimizer.state does; a
-        moment in the shape of its weight is masked as the weight is. Returns whether masks were
-        recomputed.
+        `optimizer_state` maps weights to their moments, as torch.optim.Optimizer.state does (of
+        several optimizers, one mapping with all of them); a tensor in the shape of its weight is
+        taken for a moment and masked as the weight is. Returns whether masks were recomputed.
+        TypeError for an optimizer in the place of its state.
         """
         state = optimizer_state or {}
+        if not isinstance(state, Mapping):
+            raise TypeError(
+                "Pruner.step: expected the state of an optimizer, which is a mapping, got "
+                f"{state.__class__.__name__}; give its .state"
+            )
         changed = [t for t in self.types if self.schedules[t].is_mask_update(self.updates)]
         factors: Mapping[str, Tensor] = {}
         # The first update finds an optimizer that does not fit, long before masks change.
-        if self.fisher_power and (changed or not self.updates):
+        # A gradient scaler may have left it out.
+        if self.fisher_power and (changed or (state and not self.updates)):
             factors = fisher_factors(self.weights, state, self.fisher_power)
+        if changed:
+            self._warn_of_strange(state)
         if changed and self.allocation != "uniform":
             self._update_masks(self.types, factors)
         else:
@@ -150,6 +163,16 @@ class Pruner:
         if changed:
             self._dead.warn(self.weights)
         return bool(changed)
+
+    def _warn_of_strange(self, state: Mapping[Tensor, Any]) -> None:
+        """An optimizer that has moments, but of none of these weights, may train other tensors."""
+        if state and not self._is_told and not any(w.weight in state for w in self.weights):
+            self._is_told = True
+            logger.warning(
+                "the optimizer has no state of any weight that is pruned: they are frozen, or are "
+                "not the model's any more; make the Pruner anew after its tensors were replaced, "
+                "and give the optimizer's own .state"
+            )
 
     def _update_masks(self, types: list[str], factors: Mapping[str, Tensor]) -> None:
         """Prunes the weights of these types, which have one schedule."""

@@ -31,7 +31,14 @@ def check_saved(
             "rebuild the masks from the zeros"
         )
     for w in weights:
+        size = tuple(state["masks"][w.name].shape)
         saved = tuple(state["block_shape"][w.type])
+        if saved == w.block_shape and size != tuple(w.block_mask.shape):
+            raise ValueError(
+                f"Pruner.load_state_dict: expected masks of {w.name} of "
+                f"{tuple(w.block_mask.shape)} blocks, got {size}: they are of a model of another "
+                "size"
+            )
         if saved != w.block_shape:
             raise ValueError(
                 f"Pruner.load_state_dict: expected block shape {saved} for {w.type} weights "

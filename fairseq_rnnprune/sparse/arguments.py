@@ -15,6 +15,19 @@ from .validation import WEIGHT_DTYPES, names
 Operation = Callable[..., Tensor]
 
 
+def not_compiled(forward: Callable) -> Callable:
+    """Keeps torch.compile out, which would trace the checks and not see the kernels."""
+
+    @functools.wraps(forward)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            # Imported here, as it takes seconds, and there by now.
+            return torch._dynamo.disable(forward)(*args, **kwargs)
+        return forward(*args, **kwargs)
+
+    return run
+
+
 def check_sequence(
     function: str, gates: int, W: BlockSparseMatrix, gates_x: Tensor, h: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -60,7 +60,7 @@ def matmul(W: BlockSparseMatrix, x: Tensor, bias: Tensor | None = None) -> Tenso
     batch = x.shape[0]
     # As x is: floats on the CPU, whatever torch's defaults are.
     y = x.new_empty(batch, W.shape[0])
-    pointers = (x.data_ptr(), address(bias), y.data_ptr())
+    pointers = map(address, (x, bias, y))
     call("matmul", prepared.pointer, *pointers, batch, prepared.threads)
     return y
 
@@ -102,7 +102,7 @@ def _recurrent(
         prepared.pointer,
         CELLS[cell],
         ceiling,
-        *(gates_x.data_ptr(), address(bias), h.data_ptr(), states.data_ptr()),
+        *map(address, (gates_x, bias, h, states)),
         steps,
         batch,
         prepared.threads,

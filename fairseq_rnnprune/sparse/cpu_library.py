@@ -119,8 +119,16 @@ def _function(name: str) -> Any:
 
 
 def address(array: Tensor | None) -> int | None:
-    """Where an array lies; None for none."""
-    return None if array is None else array.data_ptr()
+    """Where an array lies; None for none. ValueError for a tensor that only looks like one."""
+    if array is None:
+        return None
+    pointer = array.data_ptr()
+    if not pointer and array.numel():
+        raise ValueError(
+            "expected activations in memory, got a "
+            f"{type(array).__name__} {list(array.shape)} without; native kernels read them there"
+        )
+    return pointer
 
 
 def threads() -> int:

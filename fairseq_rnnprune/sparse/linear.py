@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .arguments import check_bias, check_matrix
+from .arguments import check_bias, check_matrix, not_compiled
 from .dispatch import matmul
 from .matrix import BlockShape, BlockSparseMatrix
 
@@ -49,6 +49,7 @@ class SparseLinear(nn.Module):
             BlockSparseMatrix.from_dense(linear.weight, block_shape, dtype), linear.bias, backend
         )
 
+    @not_compiled
     def forward(self, x: Tensor) -> Tensor:
         """x [..., K] to [..., M]; errors as in `matmul`."""
         # At a batch of one a view or a conversion that changes nothing takes as long as a product.

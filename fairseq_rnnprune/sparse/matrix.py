@@ -33,6 +33,8 @@ from .validation import (
 T = TypeVar("T")
 
 _ARRAYS = ("pointers", "columns", "values", "scales", "diagonal")
+# pickle cannot build tensors of unsigned integers.
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -222,8 +224,10 @@ class BlockSparseMatrix:
         return cls(**{**state, "shape": shape, "block_shape": block_shape, "columns": columns})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy begins with an empty cache: torch, for one, cannot copy CSR tensors.
-        return BlockSparseMatrix.from_state, (self.state(),)
+        # A copy begins with an empty cache: torch, for one, cannot copy CSR tensors. Arrays are
+        # handed to another process as they lie in memory, so nothing here may be a copy.
+        columns = self.columns.view(_SIGNED[self.columns.dtype])
+        return _unpickled, ({**self.state(), "columns": columns},)
 
     def __repr__(self) -> str:
         (rows, columns), (r, c) = self.shape, self.block_shape
@@ -232,3 +236,13 @@ class BlockSparseMatrix:
             f"{names((self.dtype,))}, density={self.density:.3f}, stored={self.stored_density:.3f}"
             f"{'' if self.diagonal is None else ', diagonal apart'})"
         )
+
+
+def _unpickled(state: dict[str, Any]) -> BlockSparseMatrix:
+    """The matrix of `__reduce__`; ValueError if it is none."""
+    check_state(state, ("shape", "block_shape", "gates"), _ARRAYS)
+    unsigned = {signed: dtype for dtype, signed in _SIGNED.items()}
+    columns = state["columns"]
+    if getattr(columns, "dtype", None) in unsigned:
+        columns = columns.view(unsigned[columns.dtype])
+    return BlockSparseMatrix(**{**state, "columns": columns})

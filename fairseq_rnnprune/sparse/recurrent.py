@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from .arguments import check_float_tensor
+from .arguments import check_float_tensor, not_compiled
 from .cpu_network import Network
 from .direction import Direction, ShapeChoice, pack_layers
 from .dispatch import choose_backend
@@ -35,6 +36,7 @@ class SparseRecurrent(nn.Module):
         self.hidden_size = layers[0][0].recurrent.W.shape[1]
         self._cells = len(self._directions())
         self._parts = [p for d in self._directions() for p in (d.input, d.recurrent)]
+        self._prepared: tuple[list | None, Network | None] = (None, None)
 
     def flatten_parameters(self) -> None:
         """Nothing: models call it on torch's layers before they run them."""
@@ -42,6 +44,7 @@ class SparseRecurrent(nn.Module):
     def _directions(self) -> list[Direction]:
         return [direction for directions in self.layers for direction in directions]
 
+    @not_compiled
     def forward(
         self,
         input: Tensor | PackedSequence,
@@ -129,11 +132,10 @@ class SparseRecurrent(nn.Module):
     def _network(self, x: Tensor) -> Network | None:
         """The network prepared for one call, if every matrix is going to run on the backend cpu.
 
-        It is kept with the first matrix, so that copies of this module make their own.
+        Copies of this module make their own.
         """
-        cache = self._parts[0].W.cache
         key = [(id(p.W), id(p.bias), p.backend, p.W.versions) for p in self._parts]
-        if cache.get("network key") != key:
+        if self._prepared[0] != key:
             chosen = {
                 choose_backend(part.W, x.new_empty(1, part.W.shape[1]), part.backend).name
                 for part in self._parts
@@ -141,9 +143,11 @@ class SparseRecurrent(nn.Module):
             network = None
             if chosen == {"cpu"}:
                 network = Network(self.layers, self.input_size, self.hidden_size)
-            cache["network"] = network
-            cache["network key"] = key
-        return cache["network"]
+            self._prepared = key, network
+        return self._prepared[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_prepared": (None, None)}
 
     @property
     def _name(self) -> str:
