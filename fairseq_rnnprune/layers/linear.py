@@ -35,11 +35,16 @@ class Linear(Packable, nn.Linear):
 
 
 def make_packable(module: nn.Module, packed: str = "auto") -> None:
-    """Puts a Linear with the same parameters in the place of every torch.nn.Linear in a module."""
+    """Puts a Linear with the same parameters in the place of every torch.nn.Linear in a module.
+
+    In torch's TransformerEncoderLayer the packed copy would not run in evaluation: it reads the
+    weights of its linear layers itself.
+    """
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
                 # On no device: drawing weights would change what is drawn after it.
                 linear = Linear(child.in_features, child.out_features, packed=packed, device="meta")
                 linear.weight, linear.bias = child.weight, child.bias
+                linear.train(child.training)
                 setattr(parent, name, linear)
