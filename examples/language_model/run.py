@@ -67,6 +67,8 @@ FISHER_90 = [
 LONG = shlex.split(f"--max-epoch {2 * EPOCHS} --max-update {2 * EPOCHS * UPDATES}")
 # Half the batch, twice the updates.
 BATCH_16 = shlex.split(f"--batch-size 16 --max-update {2 * EPOCHS * UPDATES}")
+# One comes with every checkpoint.
+FEWER_VALIDATIONS = shlex.split("--save-interval-updates 1600")
 WIDE_FISHER_90 = [*FISHER_90, *WIDE, *shlex.split("--lr 0.004 --dropout 0.25"), *BATCH_16]
 RUNS = {
     "dense": [*LARGE, *shlex.split("--lr 0.003 --dropout 0.3 --optimizer adam")],
@@ -100,13 +102,12 @@ RUNS = {
         *WIDE_FISHER_90,
         *shlex.split("--dropout 0.2 --prune-start 5% --prune-end 40%"),
     ],
-    # Twice the updates once more, and the dropout that goes with them.
+    # Twice the updates once more, and more dropout: after half of its epochs it is behind.
     "wide-fisher-90-batch-8": [
         *WIDE_FISHER_90,
         *shlex.split("--lr 0.003 --dropout 0.3 --batch-size 8"),
         *("--max-update", str(4 * EPOCHS * UPDATES)),
-        # With every one of these comes a validation.
-        *("--save-interval-updates", "1600"),
+        *FEWER_VALIDATIONS,
     ],
     # The dense model overfits with batches of 32 and a dropout of 0.3.
     "dense-batch-16": [
@@ -125,6 +126,7 @@ RUNS = {
         *(*LARGE, *shlex.split("--lr 0.004 --dropout 0.2"), *PRUNED, *BATCH_16),
         *shlex.split("--prune-schedule ramp --prune-q auto --prune-sparsity 0.9"),
         *shlex.split("--prune-start 10% --prune-ramp 30% --prune-end 60%"),
+        *FEWER_VALIDATIONS,
     ],
     "tied-dense": [
         *TIED,
