@@ -119,6 +119,7 @@ def test_parametrised_modules_are_told(caplog):
             "gru": old(nn.GRU(4, 4), "weight_hh_l0"),
             "spectral": nn.utils.spectral_norm(nn.Linear(4, 4)),
             "plain": nn.Linear(4, 4),
+            "convolution": old(nn.Conv1d(4, 4, 3)),
         }
     )
     assert [p.name for p, _ in prunable_parameters(model)] == ["plain.weight"]

@@ -62,7 +62,7 @@ def _tell_of_the_last_rate(original: Callable, self: Trainer, *args: Any, **kwar
 def _updates_of_an_epoch(cfg: Any, iterator: EpochBatchIterator) -> list[int]:
     """As many as fairseq makes of these batches, for every value of --update-freq.
 
-    None for batches that are only counted as they come.
+    [] for batches that are only counted as they come.
     """
     try:
         batches, updates = len(iterator), math.ceil

@@ -68,6 +68,8 @@ def fisher_factors(
         else:
             v = moment.float() * state[_SCALE] if _SCALE in state else moment
             known[w.name] = v.pow(power)
+    if not unknown:
+        return known
     # Moments of what is pruned are zeros.
     count = sum(w.kept for w in weights if w.name in known)
     mean = sum(float(factor.sum()) for factor in known.values()) / count if count else 1.0

@@ -45,7 +45,7 @@ def find_prunable(
     """Lists the prunable matrices among named tensors: a model's parameters or a state dict.
 
     torch's names decide: `weight_hh*` is recurrent, `weight_ih*` is input, any other matrix called
-    `weight`, and the projections of torch's attention and LSTMs, are linear, unless it is among
+    `weight` is linear, as are the projections of torch's attention and LSTMs, unless it is among
     `embeddings`, with their rows of padding, or, where those are not known, its module's name has
     "embed" in it. A matrix that has two names (an output layer
     tied to an embedding) appears once, as linear, because its cost at inference is the output
@@ -126,7 +126,9 @@ def prunable_parameters(model: nn.Module) -> list[tuple[Prunable, nn.Parameter]]
 
 
 def _is_parametrised(module: nn.Module) -> bool:
-    """Whether weights are computed from others, by torch's parametrisations or its older hooks."""
+    """Whether a matrix is computed from others, by torch's parametrisations or its older hooks."""
+    if not any(p.dim() == 2 for p in module.parameters()):
+        return False
     old = re.compile(r"(.*)(_v|_orig)")
     hooked = (match[1] for match in map(old.fullmatch, module._parameters) if match)
     return parametrize.is_parametrized(module) or any(name in vars(module) for name in hooked)
