@@ -18,6 +18,8 @@ from fairseq_runs import (
 
 from fairseq_rnnprune.checkpoint import read_checkpoint
 
+FP16 = ("--fp16", "--fp16-no-flatten-grads")
+
 
 def test_ends_at_the_asked_sparsity_with_exact_zeros(pruned):
     _, state = pruned
@@ -25,6 +27,16 @@ def test_ends_at_the_asked_sparsity_with_exact_zeros(pruned):
         assert sparsity(weight) == pytest.approx(0.8, abs=1.5 / weight.numel()), name
         assert torch.equal(masks(state)[name].view_as(weight), weight != 0)
     assert "decoder.embed_tokens.weight" not in masks(state)
+
+
+@pytest.mark.parametrize("more", [(), ("--ema-fp32",), (*FP16, "--ema-fp32")], ids=" ".join)
+def test_averages_are_as_sparse(data, tmp_path, more):
+    state = run_train(data, tmp_path, *PRUNED, "--store-ema", "--ema-decay", "0.5", *more)
+    copies = [state["extra_state"][k] for k in ("ema", "ema_fp32_params") if more or k == "ema"]
+    for name, mask in masks(state).items():
+        for copy in copies:
+            assert torch.equal(copy[name] != 0, mask.view_as(copy[name])), name
+            assert not torch.equal(copy[name].float(), state["model"][name].float()), name
 
 
 def test_the_checkpoint_is_an_ordinary_one(pruned, data, tmp_path):

@@ -13,7 +13,7 @@ from fairseq.trainer import Trainer
 from fairseq_rnnprune.compat.wrap import wrap_once
 from fairseq_rnnprune.pruning import prunable_parameters, read_tag, remove_tags, tag_prunable
 
-from . import best_checkpoint
+from . import averaged, best_checkpoint
 from .pruned import STATE, PrunedOptimizer, pruned_optimizer
 from .refused import check_training
 from .targets import warn_at_the_end, warn_of_other_zeros, with_zeros
@@ -85,6 +85,7 @@ def _refuse_what_loses_masks(original: Callable, self: Trainer) -> None:
         # Models of this package have tags since they were built; others are pruned, too.
         if not any(read_tag(p) for p in self._model.parameters()):
             tag_prunable(self._model)
+        averaged.install()
         # Whatever trains has been imported by now.
         best_checkpoint.install()
     elif name == "composite":
