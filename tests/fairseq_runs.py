@@ -29,6 +29,9 @@ ONE_SHOT = (
     *MAGNITUDE,
     *("--optimizer", "pruned", "--prune-schedule", "one-shot", "--prune-sparsity", "0.8"),
 )
+FP16 = ("--fp16", "--fp16-no-flatten-grads")
+# After one update.
+STOPPED = ("--stop-time-hours", "1e-9")
 # What these prune of MODEL.
 WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "output_projection.weight")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from fairseq import checkpoint_utils
 from fairseq_cli import train
-from fairseq_runs import PRUNED, load, prunable, sparsity, train_arguments, train_with
+from fairseq_runs import PRUNED, STOPPED, load, prunable, sparsity, train_arguments, train_with
 
 from fairseq_rnnprune.experiment import fairseq
 from fairseq_rnnprune.optim import best_checkpoint
@@ -17,10 +17,6 @@ from fairseq_rnnprune.optim import best_checkpoint
 # Masks change after updates 2, 4, 6 and 8 of ten. The learning rate is high enough for the first,
 # dense models to have the least loss.
 WORSE = (*PRUNED, "--prune-sparsity", "0.95", "--lr", "3", "--prune-inner", "sgd")
-
-
-# After one update.
-STOPPED = ("--stop-time-hours", "1e-9")
 
 
 @pytest.fixture(autouse=True)

@@ -156,3 +156,10 @@ def test_first_states_of_another_shape_are_refused_with_lengths():
     packed = torch.nn.utils.rnn.pack_sequence([x[:, 0]])
     with pytest.raises(ValueError, match="three dimensions with lengths, got PackedSequence"):
         gru(packed, None, lengths[:1])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_made_packable_keeps_its_mode(training):
+    module = nn.Sequential(nn.Linear(4, 4)).train(training)
+    make_packable(module)
+    assert type(module[0]) is Linear and module[0].training == training

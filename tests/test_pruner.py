@@ -180,6 +180,14 @@ def test_every_gate_has_its_own_target():
         pruner_of(torch.randn(4, 4), OneShotSchedule(0, (0.9, 0.5, 0.2)), gates=2)
 
 
+def test_random_scores_are_drawn_beside_the_weight():
+    weight = torch.ones(4, 4)
+    pruner = pruner_of(weight, OneShotSchedule(0, 0.5), score="random")
+    with torch.device("meta"):
+        pruner.step()
+    assert weight.count_nonzero() == 8
+
+
 def test_random_scores_ignore_the_weights_and_stay_the_same():
     weight, other = torch.arange(1.0, 401.0).view(20, 20), torch.ones(20, 20)
     masks = []

@@ -5,11 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fairseq_runs import MAGNITUDE, PRUNED, make_data, prunable, run_train, sparsity
+from fairseq.data.iterators import StreamingEpochBatchIterator
+from fairseq_runs import FP16, MAGNITUDE, PRUNED, STOPPED, make_data, prunable, run_train, sparsity
 from torch import nn
 
 from fairseq_rnnprune.optim import trainer_hooks
 from fairseq_rnnprune.optim.targets import warn_at_start
+from fairseq_rnnprune.optim.updates import read_updates
 from fairseq_rnnprune.pruning import (
     OneShotSchedule,
     Prunable,
@@ -20,10 +22,7 @@ from fairseq_rnnprune.pruning import (
     tag_prunable,
 )
 
-FP16 = ("--fp16", "--fp16-no-flatten-grads")
 DENSE = ("--optimizer", "adam")
-# After one update.
-STOPPED = ("--stop-time-hours", "1e-9")
 # Epochs go on, updates count from 0.
 ANEW = ("--reset-optimizer", "--reset-lr-scheduler", "--reset-meters")
 
@@ -100,6 +99,15 @@ def test_epochs_that_are_shorter_when_resumed_are_told(data, tmp_path, caplog):
     run_train(data, tmp_path, *more, "--update-freq", "4", *STOPPED)
     told = [r.getMessage() for r in caplog.records if "masks are final after" in r.getMessage()]
     assert len(told) == 1 and "after 21 updates, but the training ends after 13" in told[0]
+
+
+def test_streamed_batches_have_no_number():
+    cfg = SimpleNamespace()
+    streamed = StreamingEpochBatchIterator([], max_sentences=1)
+    assert trainer_hooks._updates_of_an_epoch(cfg, streamed) == []
+    with pytest.raises(ValueError, match="--prune-end: expected a known epoch length for 2e, got"):
+        read_updates(cfg, "--prune-end", "2e", [])
+    assert read_updates(cfg, "--prune-end", "200", []) == 200
 
 
 def test_equal_epochs_are_nothing_to_tell(data, tmp_path, caplog):

@@ -6,6 +6,7 @@ import shlex
 import pytest
 import torch
 from fairseq_runs import (
+    FP16,
     PRUNED,
     assert_same,
     load,
@@ -17,8 +18,6 @@ from fairseq_runs import (
 )
 
 from fairseq_rnnprune.checkpoint import read_checkpoint
-
-FP16 = ("--fp16", "--fp16-no-flatten-grads")
 
 
 def test_ends_at_the_asked_sparsity_with_exact_zeros(pruned):

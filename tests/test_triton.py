@@ -192,3 +192,67 @@ def test_every_reason_why_a_call_cannot_run(monkeypatch):
 def test_importing_the_package_does_not_import_triton(root):
     code = "import sys, fairseq_rnnprune.layers; assert 'triton' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+
+
+# Triton's own launches on tensors of the CPU, by a driver that loads and starts nothing.
+WITHOUT_A_GPU = """
+import sys
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from fairseq_rnnprune.sparse import BlockSparseMatrix, triton_backend, triton_kernels
+
+class Utils:
+    def load_binary(self, *arguments):
+        return 1, 1, 0, 0, 1024
+
+    def get_device_properties(self, device):
+        return {"max_shared_mem": 2**17}
+
+class Driver:
+    utils = Utils()
+    launcher_cls = staticmethod(lambda source, metadata: lambda *arguments: None)
+    get_current_device = staticmethod(lambda: 0)
+    get_current_stream = staticmethod(lambda device: 0)
+    get_current_target = staticmethod(lambda: GPUTarget("cuda", int(sys.argv[1]), 32))
+
+driver.set_active(Driver())
+print(triton_backend._start_reasons())
+if not triton_backend._start_reasons():
+    W = BlockSparseMatrix.from_dense(torch.ones(105, 35), (16, 4), gates=3)
+    for batch in (1, 5, 4):
+        triton_backend.gru_sequence(W, torch.randn(3, batch, 105), torch.randn(batch, 35))
+    caches = triton_kernels.gru_step.device_caches.values()
+    print(sum(len(cache[0]) for cache in caches))
+"""
+
+
+def without_a_gpu(tmp_path, architecture):
+    environment = {key: v for key, v in os.environ.items() if not key.startswith("TRITON")}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_A_GPU, str(architecture)],
+        env={**environment, "TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@needs_triton
+def test_one_program_for_one_row_and_one_for_more(tmp_path):
+    # States of 35 units begin at multiples of 16 bytes and elsewhere; in a graph nothing compiles.
+    assert without_a_gpu(tmp_path, 90) == ["()", "2"]
+
+
+@needs_triton
+def test_a_gpu_that_the_compiler_does_not_know_is_a_reason(tmp_path):
+    *_, reasons = without_a_gpu(tmp_path, 250)
+    assert re.match(r"\('cannot start Triton \(", reasons)
+
+
+@pytest.mark.parametrize("value, expected", [("true", True), ("1", True), ("", False)])
+def test_the_interpreter_is_asked_for_as_triton_reads_it(monkeypatch, value, expected):
+    monkeypatch.setattr(triton_backend, "_kernels", lambda: SimpleNamespace(INTERPRETED=True))
+    monkeypatch.setenv("TRITON_INTERPRET", value)
+    assert triton_backend._is_interpreted() is expected

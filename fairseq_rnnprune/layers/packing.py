@@ -42,8 +42,8 @@ AUTO_MAX_STORED_DENSITY = ((2**17, 0.4), (2**18, 0.5))
 # wins even at density 1, but a model that was not pruned is left alone.
 AUTO_MAX_DENSITY_RECURRENT = ((1, 0.6),)
 # On GPUs nothing was measured. An eighth of the bytes holds what pruning to 90 % leaves, whatever
-# blocks at the edges add to it. A launch takes the CPU some 15 us, in which a GPU reads tens of MB:
-# fewer weights than these, 16 MiB of them, are not worth one.
+# blocks at the edges add to it. While Python launches a kernel a GPU could read many megabytes, so
+# fewer weights than these, 16 MiB of them, are thought not to be worth one.
 AUTO_MAX_STORED_DENSITY_GPU = ((2**22, 0.125),)
 
 

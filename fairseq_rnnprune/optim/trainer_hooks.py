@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from fairseq.data.iterators import EpochBatchIterator
+from fairseq.data.iterators import EpochBatchIterating
 from fairseq.optim.fp16_optimizer import FP16Optimizer
 from fairseq.trainer import Trainer
 
@@ -59,14 +59,15 @@ def _tell_of_the_last_rate(original: Callable, self: Trainer, *args: Any, **kwar
     return rate
 
 
-def _updates_of_an_epoch(cfg: Any, iterator: EpochBatchIterator) -> list[int]:
+def _updates_of_an_epoch(cfg: Any, iterator: EpochBatchIterating) -> list[int]:
     """As many as fairseq makes of these batches, for every value of --update-freq.
 
-    [] for batches that are only counted as they come.
+    [] where a task streams its data: then nobody knows.
     """
     try:
         batches, updates = len(iterator), math.ceil
     except NotImplementedError:
+        # fairseq.data.iterators.EpochBatchIterating, which a StreamingEpochBatchIterator leaves so.
         return []
     if cfg.dataset.grouped_shuffling:
         # Batches are shuffled in groups, one for each process; what fills no group is left out.

@@ -51,8 +51,8 @@ def _updates_in(epochs: float, option: str, text: str, epoch_lengths: Sequence[i
     """Updates in so many epochs, from the first one on."""
     if not epoch_lengths:
         raise ValueError(
-            f"{option}: expected a known epoch length for {text}, got none outside "
-            "fairseq-train; give the option in updates"
+            f"{option}: expected a known epoch length for {text}, got none, as outside "
+            "fairseq-train and of streamed data; give the option in updates"
         )
     whole, last = int(epochs), len(epoch_lengths) - 1
     lengths = [epoch_lengths[min(i, last)] for i in range(whole + 1)]

@@ -33,7 +33,6 @@ from .validation import (
 T = TypeVar("T")
 
 _ARRAYS = ("pointers", "columns", "values", "scales", "diagonal")
-# pickle cannot build tensors of unsigned integers.
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32}
 
 
@@ -200,9 +199,11 @@ class BlockSparseMatrix:
 
     def state(self) -> dict[str, Any]:
         """All that `from_state` needs: numbers and the arrays themselves."""
-        arrays = dict(zip(_ARRAYS, self.arrays, strict=True))
-        # pickle cannot build tensors of unsigned integers.
-        arrays["columns"] = self.columns.long()
+        return self._state_with(self.columns.long())
+
+    def _state_with(self, columns: Tensor) -> dict[str, Any]:
+        """With columns that are signed: pickle cannot build tensors of unsigned integers."""
+        arrays = dict(zip(_ARRAYS, self.arrays, strict=True)) | {"columns": columns}
         return {"shape": self.shape, "block_shape": self.block_shape, "gates": self.gates, **arrays}
 
     @classmethod
@@ -226,8 +227,7 @@ class BlockSparseMatrix:
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy begins with an empty cache: torch, for one, cannot copy CSR tensors. Arrays are
         # handed to another process as they lie in memory, so nothing here may be a copy.
-        columns = self.columns.view(_SIGNED[self.columns.dtype])
-        return _unpickled, ({**self.state(), "columns": columns},)
+        return _unpickled, (self._state_with(self.columns.view(_SIGNED[self.columns.dtype])),)
 
     def __repr__(self) -> str:
         (rows, columns), (r, c) = self.shape, self.block_shape
