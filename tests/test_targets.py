@@ -103,7 +103,7 @@ def test_epochs_that_are_shorter_when_resumed_are_told(data, tmp_path, caplog):
 
 def test_streamed_batches_have_no_number():
     cfg = SimpleNamespace()
-    streamed = StreamingEpochBatchIterator([], max_sentences=1)
+    streamed = StreamingEpochBatchIterator(torch.utils.data.IterableDataset())
     assert trainer_hooks._updates_of_an_epoch(cfg, streamed) == []
     with pytest.raises(ValueError, match="--prune-end: expected a known epoch length for 2e, got"):
         read_updates(cfg, "--prune-end", "2e", [])
