@@ -101,9 +101,14 @@ def test_epochs_that_are_shorter_when_resumed_are_told(data, tmp_path, caplog):
     assert len(told) == 1 and "after 21 updates, but the training ends after 13" in told[0]
 
 
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(())
+
+
 def test_streamed_batches_have_no_number():
     cfg = SimpleNamespace()
-    streamed = StreamingEpochBatchIterator(torch.utils.data.IterableDataset())
+    streamed = StreamingEpochBatchIterator(Stream())
     assert trainer_hooks._updates_of_an_epoch(cfg, streamed) == []
     with pytest.raises(ValueError, match="--prune-end: expected a known epoch length for 2e, got"):
         read_updates(cfg, "--prune-end", "2e", [])
