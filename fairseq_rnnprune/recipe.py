@@ -14,6 +14,8 @@ from typing import Any
 from .experiment import CommandFailed, calibrated_q, fairseq, save_result
 
 CALIBRATED = "CALIBRATED"
+# What follows it in a run's options is another run's name.
+FROM_MODEL = "--finetune-from-model"
 # In the place of a run's name.
 ALL = "all"
 
@@ -85,6 +87,7 @@ class Recipe:
     ) -> Path:
         """Writes the run's result beside the script, with the commands that give it."""
         folder = self.script.resolve().parent
+        command = shlex.join(["fairseq-train", "DATA", "--user-dir", "user_dir", *options])
         return save_result(
             folder / "results",
             args.run,
@@ -92,7 +95,7 @@ class Recipe:
             f"python examples/{folder.name}/{self.script.name} {args.run} --seed {args.seed} "
             f"--{self.option} {self.place} --work W",
             figures,
-            fairseq_train=shlex.join(["fairseq-train", "DATA", "--user-dir", "user_dir", *options]),
+            fairseq_train=command.replace(f"{args.work}/", "W/"),
             **more,
         )
 
@@ -115,6 +118,17 @@ def calibrate(
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(q, encoding="utf-8")
     return [q if option == CALIBRATED else option for option in options]
+
+
+def begin_from(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, options: list[str]
+) -> list[str]:
+    """The options with the last checkpoint of the run after FROM_MODEL in the place of its name."""
+    if FROM_MODEL not in options:
+        return options
+    place = options.index(FROM_MODEL) + 1
+    checkpoint = dense_checkpoint(parser, args, options[place])
+    return [*options[:place], str(checkpoint), *options[place + 1 :]]
 
 
 def dense_checkpoint(parser: argparse.ArgumentParser, args: argparse.Namespace, dense: str) -> Path:

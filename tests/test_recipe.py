@@ -50,6 +50,21 @@ def test_without_the_word_nothing_is_asked_for(args):
     ]
 
 
+def test_a_run_begins_from_the_last_checkpoint_of_another(args, tmp_path, monkeypatch):
+    options = ["--lr", "1", recipe.FROM_MODEL, "dense", "--seed", "3"]
+    found = recipe.begin_from(argparse.ArgumentParser(), args, options)
+    checkpoint = str(args.work / "dense-s3" / "checkpoint_last.pt")
+    assert found == ["--lr", "1", recipe.FROM_MODEL, checkpoint, "--seed", "3"]
+    assert recipe.begin_from(argparse.ArgumentParser(), args, ["--lr", "1"]) == ["--lr", "1"]
+    # Whoever repeats it has another work folder.
+    monkeypatch.setattr(recipe, "save_result", lambda *_, **more: more["fairseq_train"])
+    runs = recipe.Recipe(tmp_path / "run.py", ("ramp",), "text", "TEXT", "a file")
+    assert f"{recipe.FROM_MODEL} W/dense-s3/checkpoint_last.pt" in runs.save(args, found, {})
+    args.seed = 4
+    with pytest.raises(SystemExit):
+        recipe.begin_from(argparse.ArgumentParser(), args, options)
+
+
 def test_parameters_are_counted_once_and_zeros_are_not_kept(tmp_path):
     weight = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     # A state dict has another tensor over the same storage for each name.

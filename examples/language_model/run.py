@@ -20,7 +20,15 @@ from fairseq_rnnprune.experiment import (
     training_rows,
     training_seconds,
 )
-from fairseq_rnnprune.recipe import CALIBRATED, Recipe, calibrate, digests, make_once
+from fairseq_rnnprune.recipe import (
+    CALIBRATED,
+    FROM_MODEL,
+    Recipe,
+    begin_from,
+    calibrate,
+    digests,
+    make_once,
+)
 
 SPLITS = ("train", "valid", "test")
 EPOCHS, UPDATES = 10, 454
@@ -102,6 +110,11 @@ RUNS = {
         *WIDE_FISHER_90,
         *shlex.split("--dropout 0.2 --prune-start 5% --prune-end 40%"),
     ],
+    # The dense model trained on: as many epochs again.
+    "wide-fisher-90-from-dense": [
+        *(*WIDE_FISHER_90, FROM_MODEL, "wide-dense", *FEWER_VALIDATIONS),
+        *shlex.split("--dropout 0.3 --prune-start 5% --prune-end 50%"),
+    ],
     # Twice the updates once more, and more dropout: after half of its epochs it is behind.
     "wide-fisher-90-batch-8": [
         *WIDE_FISHER_90,
@@ -156,6 +169,7 @@ def main() -> None:
 def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     options = [*COMMON, *RUNS[args.run], "--seed", str(args.seed)]
     options = calibrate(parser, args, options, CALIBRATED_ON)
+    options = begin_from(parser, args, options)
     data = preprocess(args.text, args.work)
     checkpoint, log = RECIPE.train(args, data, options)
     figures = {

@@ -31,7 +31,14 @@ from fairseq_rnnprune.experiment import (
     training_rows,
     training_seconds,
 )
-from fairseq_rnnprune.recipe import CALIBRATED, Recipe, calibrate, dense_checkpoint
+from fairseq_rnnprune.recipe import (
+    CALIBRATED,
+    FROM_MODEL,
+    Recipe,
+    begin_from,
+    calibrate,
+    dense_checkpoint,
+)
 
 EPOCHS = 15
 BATCH = 64
@@ -108,6 +115,10 @@ RUNS = {
     "cubic-90-embedding-batch-32": EMBEDDING_90,
     # They fit better than the dense model does, so more dropout.
     "cubic-90-embedding-dropout-0.2-batch-32": [*EMBEDDING_90, "--dropout", "0.2"],
+    # The dense model trained on: as many epochs again.
+    "cubic-90-embedding-from-dense-batch-32": [
+        *(*EMBEDDING_90, "--dropout", "0.15", FROM_MODEL, "dense-batch-32"),
+    ],
     # Twice the epochs.
     "dense-long": DENSE,
     "cubic-90-long": [*CUBIC, "0.9", *EARLY],
@@ -130,6 +141,7 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     is_pruned = "--prune-inner" in RUNS[args.run]
     options = [*COMMON, *lengths(args.run, count), *RUNS[args.run], "--seed", str(args.seed)]
     options = calibrate(parser, args, options, "dense")
+    options = begin_from(parser, args, options)
     is_distilled = args.run.endswith("-distilled")
     teacher = dense_checkpoint(parser, args, "dense") if is_distilled else None
     data = preprocess(args.text, args.work)
