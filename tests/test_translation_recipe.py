@@ -100,6 +100,23 @@ def test_a_missing_text_is_one_line(recipe, text, tmp_path, monkeypatch, capsys)
     assert not (tmp_path / "work").exists()
 
 
+def test_pieces_alone_are_those_that_a_run_has(parallel_text, text, tmp_path, monkeypatch):
+    work = tmp_path / "by-hand"
+    arguments = ["parallel_text.py", "--text", str(text), "--work", str(work)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    parallel_text.main()
+    assert (work / "spm.model").is_file()
+    monkeypatch.setattr(parallel_text, "fairseq", fake_preprocess([]))
+    parallel_text.preprocess(text, tmp_path / "work")
+    names = sorted(path.name for path in (work / "pieces").iterdir())
+    assert names == sorted(
+        f"{split}.{language}" for split in parallel_text.SPLITS for language in ("de", "en")
+    )
+    for name in names:
+        found = (work / "pieces" / name).read_text(encoding="utf-8")
+        assert found == (tmp_path / "work" / "pieces" / name).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("run", ["ramp-90", "cubic-90-distilled"])
 def test_what_needs_the_dense_run_says_so(recipe, text, tmp_path, monkeypatch, capsys, run):
     work = tmp_path / "work"
@@ -107,6 +124,13 @@ def test_what_needs_the_dense_run_says_so(recipe, text, tmp_path, monkeypatch, c
     message = capsys.readouterr().err.splitlines()[-1]
     assert f"{run}: expected the dense model" in message
     assert message.endswith("got none; run dense with --seed 7 first")
+
+
+def test_a_run_from_a_dense_one_needs_that(recipe, text, tmp_path, monkeypatch, capsys):
+    run = "cubic-90-embedding-from-dense-batch-32"
+    fail(recipe, monkeypatch, run, "--text", text, "--work", tmp_path / "work")
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.endswith("got none; run dense-batch-32 with --seed 1 first")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,13 @@
-"""Parallel text: its pieces, fairseq's binary form of it, and what a model makes of it."""
+"""Parallel text: its pieces, fairseq's binary form of it, and what a model makes of it.
+
+    python examples/translation/parallel_text.py --text MULTI30K_FOLDER --work WORK_FOLDER
+
+makes the pieces alone, for `fairseq-preprocess` by hand; run.py makes all that a run needs.
+"""
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,13 +15,23 @@ from pathlib import Path
 import sentencepiece
 
 from fairseq_rnnprune.experiment import fairseq, generated
-from fairseq_rnnprune.recipe import digests, make_once
+from fairseq_rnnprune.recipe import check_files, digests, make_once
 
 LANGUAGES = SOURCE, TARGET = "en", "de"
 # Names of the files by fairseq's names of the splits.
 SPLITS = {"train": "train", "valid": "valid", "test": "test2016"}
+TEXT_FORM = "folder: train.en, train.de, valid.en ..."
 PIECES = 6000
 USER_DIR = Path(__file__).resolve().parent.parent.parent / "user_dir"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Cuts parallel text into joint sentencepieces.")
+    parser.add_argument("--text", type=Path, required=True, help=TEXT_FORM)
+    parser.add_argument("--work", type=Path, required=True, help="spm.model and pieces/ go here")
+    args = parser.parse_args()
+    check_files(parser, "text", text_files(args.text))
+    cut_into_pieces(args.text, args.work / "spm", args.work / "pieces")
 
 
 def text_files(text: Path) -> list[Path]:
@@ -77,7 +93,7 @@ def last_file(data: Path) -> Path:
 
 def cut_into_pieces(text: Path, model: Path, pieces: Path) -> None:
     """Trains model.model on the training text and writes the pieces of every split."""
-    pieces.mkdir(exist_ok=True)
+    pieces.mkdir(parents=True, exist_ok=True)
     sentencepiece.SentencePieceTrainer.train(
         input=[str(text / f"{SPLITS['train']}.{language}") for language in LANGUAGES],
         model_prefix=str(model),
@@ -119,3 +135,7 @@ def read_lines(path: Path) -> list[str]:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,7 @@ from parallel_text import (
     SOURCE,
     SPLITS,
     TARGET,
+    TEXT_FORM,
     distil,
     preprocess,
     read_lines,
@@ -129,7 +130,7 @@ RUNS = {
 }
 
 
-RECIPE = Recipe(Path(__file__), RUNS, "text", "TEXT", "folder: train.en, train.de, valid.en ...")
+RECIPE = Recipe(Path(__file__), RUNS, "text", "TEXT", TEXT_FORM)
 
 
 def main() -> None:
