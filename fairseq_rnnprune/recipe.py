@@ -142,6 +142,25 @@ def dense_checkpoint(parser: argparse.ArgumentParser, args: argparse.Namespace, 
     return checkpoint
 
 
+def restarted(updates: int, warmup: int) -> list[str]:
+    """Options of a cosine schedule that rises again after a third, and of pruning soon after that.
+
+    The first third trains a dense model to its end, the rest prunes it as another training would:
+    one training, no dense model needed (warm restarts: Loshchilov and Hutter 2017, section 3).
+    """
+    # One more, or the last update would begin a third cycle.
+    period = (updates - warmup) // 3 + 1
+    rest = updates - warmup - period
+    options = {
+        "--lr-period-updates": period,
+        "--t-mult": 2,
+        "--lr-shrink": 1,
+        "--prune-start": warmup + period + round(0.05 * rest),
+        "--prune-end": warmup + period + round(0.4 * rest),
+    }
+    return [word for option, value in options.items() for word in (option, str(value))]
+
+
 def make_once(
     work: Path, made_from: Mapping[str, Any], last: Path, make: Callable[[], None]
 ) -> None:

@@ -5,6 +5,9 @@ import argparse
 import pytest
 import torch
 from example_scripts import load_script
+from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
+from fairseq.optim.lr_scheduler import cosine_lr_scheduler
+from omegaconf import OmegaConf
 
 import fairseq_rnnprune.recipe as recipe
 from fairseq_rnnprune.experiment import CommandFailed, count_parameters
@@ -63,6 +66,30 @@ def test_a_run_begins_from_the_last_checkpoint_of_another(args, tmp_path, monkey
     args.seed = 4
     with pytest.raises(SystemExit):
         recipe.begin_from(argparse.ArgumentParser(), args, options)
+
+
+@pytest.mark.parametrize("updates, warmup", [(13605, 400), (3180, 300), (60, 6), (61, 6), (62, 6)])
+def test_the_learning_rate_rises_once_more_and_pruning_follows(updates, warmup):
+    words = recipe.restarted(updates, warmup)
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    cfg = cosine_lr_scheduler.CosineLRScheduleConfig(
+        warmup_updates=warmup,
+        lr=[1.0],
+        max_update=updates,
+        lr_period_updates=float(options["--lr-period-updates"]),
+        t_mult=float(options["--t-mult"]),
+        lr_shrink=float(options["--lr-shrink"]),
+    )
+    adam = OmegaConf.structured(FairseqAdamConfig(lr=[1.0], tpu=False))
+    optimizer = FairseqAdam(adam, [torch.nn.Parameter(torch.ones(1))])
+    scheduler = cosine_lr_scheduler.CosineLRSchedule(cfg, optimizer)
+    rates = [scheduler.step_update(update) for update in range(updates + 1)]
+    # Once after the warm-up, once a third of the way on.
+    (restart,) = (i for i in range(warmup + 1, updates + 1) if rates[i] > rates[i - 1])
+    assert rates[restart] == 1.0 and rates[restart - 1] < 0.05 and rates[-1] < 0.05
+    assert abs((restart - warmup) / (updates - warmup) - 1 / 3) < 0.02
+    start, end = int(options["--prune-start"]), int(options["--prune-end"])
+    assert restart < start < end < restart + (updates - restart) // 2
 
 
 def test_parameters_are_counted_once_and_zeros_are_not_kept(tmp_path):

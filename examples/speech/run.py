@@ -23,7 +23,7 @@ from fairseq_rnnprune.experiment import (
     rnnprune,
     training_seconds,
 )
-from fairseq_rnnprune.recipe import Recipe, digests, make_once
+from fairseq_rnnprune.recipe import FROM_MODEL, Recipe, begin_from, digests, make_once, restarted
 from fairseq_rnnprune.speech.cache import FOLDER, FeatureCache
 from fairseq_rnnprune.speech.checks import POLICIES, usable_utterances
 from fairseq_rnnprune.speech.config import SpeechConfig
@@ -32,14 +32,14 @@ from fairseq_rnnprune.speech.manifest import read_manifest, write_manifest
 from fairseq_rnnprune.speech.units import CharacterUnits
 
 SPLITS = ("train", "valid", "test")
-EPOCHS, BATCH_SIZE = 30, 8
+EPOCHS, BATCH_SIZE, WARMUP = 30, 8, 300
 BEAMS = (8, 32)
 COMMON = (
     "--task rnnprune_speech --speeds 0.9,1.0,1.1 "
     "--freq-masks 2 --freq-mask-width 8 --time-masks 2 --time-mask-width 30 "
     "--arch rnnprune_deepspeech2 --conv-channels 128 --conv-stride 4 "
     "--criterion ctc --zero-infinity --post-process letter --ddp-backend legacy_ddp "
-    "--batch-size {batch_size} --lr-scheduler cosine --warmup-updates 300 --clip-norm 1.0 "
+    "--batch-size {batch_size} --lr-scheduler cosine --warmup-updates {warmup} --clip-norm 1.0 "
     "--max-epoch {epochs} --max-update {updates} "
     "--no-epoch-checkpoints --save-interval 5 --validate-interval 5 "
     "--log-format json --log-interval 20 --num-workers 0"
@@ -96,6 +96,14 @@ RUNS = {
     "sparse-90-fisher-batch-4": f"{LARGE} {CUBIC} {FISHER} --lr 0.002 --prune-sparsity 0.9",
     "blocks-90-fisher-batch-4": f"{LARGE} {CUBIC} {FISHER} --lr 0.002 --prune-sparsity 0.9 "
     f"{BLOCKS}",
+    # The dense model trained on: as many epochs again.
+    "sparse-90-fisher-from-dense": f"{LARGE} {CUBIC} {MILD} {FISHER} --prune-sparsity 0.9 "
+    f"{FROM_MODEL} dense",
+    "blocks-90-fisher-from-dense": f"{LARGE} {CUBIC} {MILD} {FISHER} --prune-sparsity 0.9 "
+    f"{BLOCKS} {FROM_MODEL} dense",
+    # A short dense training and the pruning of what it gives, in as many epochs as the others.
+    "sparse-90-fisher-restart": f"{LARGE} {CUBIC} {FISHER} --prune-sparsity 0.9",
+    "blocks-90-fisher-restart": f"{LARGE} {CUBIC} {FISHER} --prune-sparsity 0.9 {BLOCKS}",
     "small-dense": f"{SMALL} {SMALL_DENSE}",
     "relu-dense": f"{RELU} {DENSE}",
     "relu-90": f"{RELU} {CUBIC} --prune-sparsity 0.9",
@@ -134,6 +142,7 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     policy = [] if args.bad_utterances == "refuse" else ["--bad-utterances", args.bad_utterances]
     data = prepare(args.data, args.work, policy)
     options = [*train_options(args.run, args.seed, count_usable(data)), *policy]
+    options = begin_from(parser, args, options)
     checkpoint, log = RECIPE.train(args, data, options)
     decode = functools.partial(generate, data, checkpoint, policy=policy)
     figures = {
@@ -171,8 +180,10 @@ def train_options(run: str, seed: int, utterances: int) -> list[str]:
     epochs = EPOCHS * (2 if run.endswith("-long") else 1)
     batch_size = BATCH_SIZE // 2 if run.endswith("-batch-4") else BATCH_SIZE
     updates = epochs * math.ceil(utterances / batch_size)
-    common = COMMON.format(epochs=epochs, updates=updates, batch_size=batch_size)
-    return [*shlex.split(common), *shlex.split(RUNS[run]), "--seed", str(seed)]
+    warmup = min(WARMUP, max(1, updates // 10))
+    common = COMMON.format(epochs=epochs, updates=updates, batch_size=batch_size, warmup=warmup)
+    restart = restarted(updates, warmup) if run.endswith("-restart") else ()
+    return [*shlex.split(common), *shlex.split(RUNS[run]), *restart, "--seed", str(seed)]
 
 
 def prepare(source: Path, work: Path, policy: Sequence[str] = ()) -> Path:

@@ -39,6 +39,7 @@ from fairseq_rnnprune.recipe import (
     begin_from,
     calibrate,
     dense_checkpoint,
+    restarted,
 )
 
 EPOCHS = 15
@@ -120,6 +121,8 @@ RUNS = {
     "cubic-90-embedding-from-dense-batch-32": [
         *(*EMBEDDING_90, "--dropout", "0.15", FROM_MODEL, "dense-batch-32"),
     ],
+    # A short dense training and the pruning of what it gives, in as many epochs as the others.
+    "cubic-90-embedding-restart-batch-32": [*EMBEDDING_90, "--dropout", "0.15"],
     # Twice the epochs.
     "dense-long": DENSE,
     "cubic-90-long": [*CUBIC, "0.9", *EARLY],
@@ -140,7 +143,7 @@ def main() -> None:
 def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     count = len(read_lines(args.text / f"{SPLITS['train']}.{SOURCE}"))
     is_pruned = "--prune-inner" in RUNS[args.run]
-    options = [*COMMON, *lengths(args.run, count), *RUNS[args.run], "--seed", str(args.seed)]
+    options = [*COMMON, *RUNS[args.run], *lengths(args.run, count), "--seed", str(args.seed)]
     options = calibrate(parser, args, options, "dense")
     options = begin_from(parser, args, options)
     is_distilled = args.run.endswith("-distilled")
@@ -181,16 +184,18 @@ def lengths(run: str, lines: int) -> list[str]:
     epochs = EPOCHS * (2 if run.endswith("-long") else 1)
     batch = BATCH // 2 if run.endswith("-batch-32") else BATCH
     updates = epochs * math.ceil(lines / batch)
+    warmup = min(400, max(1, updates // 10))
     options = {
         "--batch-size": batch,
         "--max-epoch": epochs,
         "--max-update": updates,
-        "--warmup-updates": min(400, max(1, updates // 10)),
+        "--warmup-updates": warmup,
     }
     if "--prune-inner" in RUNS[run]:
         # A text of a few sentences needs more than one mask update as well.
         options["--prune-freq"] = min(50, max(1, updates // 20))
-    return [word for option, value in options.items() for word in (option, str(value))]
+    words = [word for option, value in options.items() for word in (option, str(value))]
+    return [*words, *(restarted(updates, warmup) if "-restart" in run else ())]
 
 
 if __name__ == "__main__":
