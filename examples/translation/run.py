@@ -118,6 +118,7 @@ RUNS = {
     # They fit better than the dense model does, so more dropout.
     "cubic-90-embedding-dropout-0.2-batch-32": [*EMBEDDING_90, "--dropout", "0.2"],
     # The dense model trained on: as many epochs again.
+    "dense-from-dense-batch-32": [*DENSE, "--lr", "0.0015", FROM_MODEL, "dense-batch-32"],
     "cubic-90-embedding-from-dense-batch-32": [
         *(*EMBEDDING_90, "--dropout", "0.15", FROM_MODEL, "dense-batch-32"),
     ],
