@@ -28,11 +28,10 @@ from fairseq_rnnprune.recipe import (
     calibrate,
     digests,
     make_once,
-    restarted,
 )
 
 SPLITS = ("train", "valid", "test")
-EPOCHS, UPDATES, WARMUP = 10, 454, 200
+EPOCHS, UPDATES = 10, 454
 ADAPTIVE = shlex.split(
     "--decoder-embed-dim 128 --adaptive-softmax-cutoff 2000,10008 --criterion adaptive_loss"
 )
@@ -48,7 +47,7 @@ TIED = shlex.split(
 COMMON = shlex.split(
     "--task language_modeling --arch rnnprune_gru_lm --tokens-per-sample 64 "
     "--ddp-backend legacy_ddp --batch-size 32 "
-    f"--lr-scheduler cosine --warmup-updates {WARMUP} --clip-norm 1.0 "
+    "--lr-scheduler cosine --warmup-updates 200 --clip-norm 1.0 "
     f"--max-epoch {EPOCHS} --max-update {EPOCHS * UPDATES} --no-epoch-checkpoints "
     "--save-interval-updates 200 --keep-interval-updates 1 "
     "--log-format json --log-interval 50 --num-workers 0"
@@ -115,10 +114,6 @@ RUNS = {
     "wide-fisher-90-from-dense": [
         *(*WIDE_FISHER_90, FROM_MODEL, "wide-dense", *FEWER_VALIDATIONS),
         *shlex.split("--dropout 0.3 --prune-start 5% --prune-end 50%"),
-    ],
-    # A short dense training and the pruning of what it gives, in as many epochs as the others.
-    "wide-fisher-90-restart": [
-        *(*WIDE_FISHER_90, *restarted(2 * EPOCHS * UPDATES, WARMUP), *FEWER_VALIDATIONS),
     ],
     # Twice the updates once more, and more dropout: after half of its epochs it is behind.
     "wide-fisher-90-batch-8": [

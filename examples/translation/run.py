@@ -122,7 +122,8 @@ RUNS = {
     "cubic-90-embedding-from-dense-batch-32": [
         *(*EMBEDDING_90, "--dropout", "0.15", FROM_MODEL, "dense-batch-32"),
     ],
-    # A short dense training and the pruning of what it gives, in as many epochs as the others.
+    # A short dense training and the pruning of what it gives, in as many epochs as the others: no
+    # better than pruning from the start.
     "cubic-90-embedding-restart-batch-32": [*EMBEDDING_90, "--dropout", "0.15"],
     # Twice the epochs.
     "dense-long": DENSE,
