@@ -1,5 +1,6 @@
 """The scripts of the AN4 recipe: fetching, on an archive in the form of the real one; options."""
 
+import argparse
 import ast
 import json
 import shlex
@@ -77,11 +78,16 @@ def recipe():
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
-def test_results_come_from_these_options(recipe, path):
+def test_results_come_from_these_options(recipe, path, tmp_path):
     result = json.loads(path.read_text())
     options = recipe.train_options(result["name"], result["seed"], AN4_UTTERANCES)
-    command = ["fairseq-train", "DATA", "--user-dir", "user_dir", *options]
-    assert result["fairseq_train"] == shlex.join(command)
+    # The model that some begin with.
+    (tmp_path / f"dense-s{result['seed']}").mkdir()
+    (tmp_path / f"dense-s{result['seed']}" / "checkpoint_last.pt").touch()
+    args = argparse.Namespace(run=result["name"], seed=result["seed"], work=tmp_path)
+    options = recipe.begin_from(argparse.ArgumentParser(), args, options)
+    command = shlex.join(["fairseq-train", "DATA", "--user-dir", "user_dir", *options])
+    assert result["fairseq_train"] == command.replace(f"{tmp_path}/", "W/")
 
 
 def test_the_schedules_end_with_the_last_epoch(recipe):
