@@ -87,7 +87,8 @@ class Recipe:
     ) -> Path:
         """Writes the run's result beside the script, with the commands that give it."""
         folder = self.script.resolve().parent
-        command = shlex.join(["fairseq-train", "DATA", "--user-dir", "user_dir", *options])
+        work = f"{args.work}/"
+        named = (f"W/{o.removeprefix(work)}" if o.startswith(work) else o for o in options)
         return save_result(
             folder / "results",
             args.run,
@@ -95,7 +96,7 @@ class Recipe:
             f"python examples/{folder.name}/{self.script.name} {args.run} --seed {args.seed} "
             f"--{self.option} {self.place} --work W",
             figures,
-            fairseq_train=command.replace(f"{args.work}/", "W/"),
+            fairseq_train=shlex.join(["fairseq-train", "DATA", "--user-dir", "user_dir", *named]),
             **more,
         )
 

@@ -90,6 +90,17 @@ def test_results_come_from_these_options(recipe, path, tmp_path):
     assert result["fairseq_train"] == command.replace(f"{tmp_path}/", "W/")
 
 
+def test_a_run_from_a_dense_one_needs_that(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(recipe, "prepare", lambda *_: tmp_path)
+    monkeypatch.setattr(recipe, "count_usable", lambda _: AN4_UTTERANCES)
+    run = {"run": "blocks-90-fisher-from-dense", "seed": 7, "bad_utterances": "refuse"}
+    args = argparse.Namespace(**run, data=tmp_path, work=tmp_path)
+    with pytest.raises(SystemExit):
+        recipe.run(argparse.ArgumentParser(), args)
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.endswith("got none; run dense with --seed 7 first")
+
+
 def test_the_schedules_end_with_the_last_epoch(recipe):
     for utterances, updates in ((AN4_UTTERANCES, 30 * 106), (8, 30), (9, 60)):
         options = recipe.train_options("dense", 1, utterances)

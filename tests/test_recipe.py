@@ -112,6 +112,18 @@ def test_a_missing_text_of_the_language_model_is_one_line(script, tmp_path, monk
     assert f"--text: expected the file {tmp_path / 'train.txt'}, got none" in message
 
 
+def test_a_language_model_from_a_dense_one_needs_that(script, tmp_path, monkeypatch, capsys):
+    for path in script.text_files(tmp_path):
+        path.touch()
+    run = ("wide-fisher-90-from-dense", "--seed", "7")
+    arguments = ["run.py", *run, "--text", str(tmp_path), "--work", str(tmp_path / "work")]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit):
+        script.main()
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.endswith("got none; run wide-dense with --seed 7 first")
+
+
 def test_the_language_models_data_is_of_one_text(script, tmp_path, monkeypatch):
     for path in script.text_files(tmp_path):
         path.write_text("a b\n")

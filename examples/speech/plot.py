@@ -26,7 +26,7 @@ KINDS = (
 )
 # In points: of labels one above the other, how near points are whose names might touch, and how
 # near those are whose names stand in one column, lest a name covers a point.
-LINE, NEAR, COLUMN = 9, 70, 17
+LINE, NEAR, COLUMN = 9, 125, 30
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     results = [json.loads(path.read_text()) for path in sorted(args.results.glob("*-s*.json"))]
     if not results:
         raise SystemExit(f"plot: expected results in {args.results}, got none")
-    figure, axes = plt.subplots(figsize=(8, 8))
+    figure, axes = plt.subplots(figsize=(14, 8))
     drawn = set()
     for result in results:
         figures = result["figures"]
@@ -53,7 +53,7 @@ def main() -> None:
         )
         drawn.add(kind)
     axes.set_xscale("log")
-    axes.margins(x=0.22, y=0.1)
+    axes.margins(x=0.12, y=0.1)
     # Labels of every power and half power would lie on one another.
     axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M")

@@ -68,8 +68,6 @@ RELU_640 = f"{RELU} --hidden-size 640"
 STREAMING = "--hidden-size 448 --unidirectional --lookahead 8"
 RUNS = {
     "dense": f"{LARGE} {DENSE}",
-    # With the same seed on another machine, which rounds otherwise.
-    "dense-again": f"{LARGE} {DENSE}",
     "sparse-80": f"{LARGE} {CUBIC} --prune-sparsity 0.8",
     "sparse-90": f"{LARGE} {CUBIC} --prune-sparsity 0.9",
     # Masks are final after 30 % of the updates.
