@@ -20,7 +20,7 @@ from fairseq_rnnprune.speech.manifest import read_manifest
 
 RECIPE = Path(__file__).parent.parent / "examples" / "speech"
 SCRIPT = RECIPE / "an4.py"
-RESULTS = sorted((RECIPE / "results").glob("*-s*.json"))
+RESULTS = sorted((RECIPE / "results").rglob("*-s*.json"))
 AN4_UTTERANCES = 847
 
 
