@@ -8,6 +8,7 @@ from needs import needs_kernels
 from sparse_samples import pruned
 from tolerances import assert_close
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from fairseq_rnnprune.sparse import BlockSparseMatrix, SparseGRU, SparseRNN
 
@@ -32,6 +33,21 @@ def test_same_as_torch(layers, bidirectional, steps, batch):
         exact = copy.deepcopy(gru).double()(x.double(), h_0.double())
     for actual, expected in zip(sparse(x, h_0), exact, strict=True):
         assert_close(actual, expected)
+
+
+# Torch's own, of a fake tensor's address.
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer")
+def test_without_states_they_are_zeros_whatever_came_before():
+    gru = pruned(nn.GRU(INPUT, H, 2), 3)
+    sparse = SparseGRU.from_dense(gru, (4, 4))
+    for batch in (1, 2, 3, 1, 1):
+        x, h_0 = inputs(gru, 3, batch)
+        out, h_n = sparse(x)
+        for actual, expected in zip((out, h_n), sparse(x, torch.zeros_like(h_0)), strict=True):
+            assert torch.equal(actual, expected)
+        h_n += 1
+        with FakeTensorMode(), pytest.raises(ValueError, match="in memory, got a FakeTensor"):
+            sparse(torch.zeros(3, batch + 1, INPUT))
 
 
 @pytest.mark.parametrize("nonlinearity", ["relu", "tanh"])

@@ -28,6 +28,7 @@ class Network:
         flat = [direction for layer in layers for direction in layer]
         self.directions, self.hidden = len(layers[0]), hidden
         self.kept = []
+        self.zeros: Tensor | None = None
         widths = [width] * self.directions
         widths += [self.directions * hidden] * (len(flat) - self.directions)
         self.structs = (Layer * len(flat))(*map(self._struct, flat, widths))
@@ -51,10 +52,16 @@ class Network:
             any(matrix.is_large for matrix in prepared),
         )
 
-    def __call__(self, x: Tensor, h_0: Tensor) -> tuple[Tensor, Tensor]:
-        """x [T, B, I] and h_0 [n, B, H], float32, to out [T, B, directions * H] and h_n."""
-        x, h_0 = x.contiguous(), h_0.contiguous()
+    def __call__(self, x: Tensor, h_0: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x [T, B, I] and h_0 [n, B, H], float32, to out [T, B, directions * H] and h_n.
+
+        Without h_0 it is zeros. ValueError for an x that only looks like a tensor.
+        """
+        x = x.contiguous()
         steps, batch, _ = x.shape
+        # First, as zeros like such an x must not be kept.
+        from_x = address(x)
+        h_0 = self._zeros(x, batch) if h_0 is None else h_0.contiguous()
         # As x is: floats on the CPU, whatever torch's defaults are.
         out = x.new_empty(steps, batch, self.directions * self.hidden)
         h_n = x.new_empty(len(self.structs), batch, self.hidden)
@@ -63,12 +70,20 @@ class Network:
             self.structs,
             len(self.structs),
             self.directions,
-            *map(address, (x, h_0, out, h_n)),
+            from_x,
+            *map(address, (h_0, out, h_n)),
             steps,
             batch,
             threads() if self.is_large else 1,
         )
         return out, h_n
+
+    def _zeros(self, x: Tensor, batch: int) -> Tensor:
+        # Kept, for nobody writes to them, and new ones take a tenth of a short call.
+        shape = (len(self.structs), batch, self.hidden)
+        if self.zeros is None or self.zeros.shape != shape:
+            self.zeros = x.new_zeros(shape)
+        return self.zeros
 
 
 def _check_matrix(name: str, W: BlockSparseMatrix, gates: int, shape: tuple[int, int]) -> None:

@@ -140,10 +140,11 @@ class BlockSparseMatrix:
         Not when that happens behind torch's back, through `.data`, numpy or a pointer.
         """
         # A list is quicker than what it is read from one by one, and every call comes by here.
-        return tuple([array._version for array in self._present])
+        return tuple([array._version for array in self.present])
 
     @cached_property
-    def _present(self) -> tuple[Tensor, ...]:
+    def present(self) -> tuple[Tensor, ...]:
+        """The arrays that there are."""
         return tuple(array for array in self.arrays if array is not None)
 
     def derived(self, key: str, make: Callable[[], T]) -> T:

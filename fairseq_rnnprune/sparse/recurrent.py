@@ -15,6 +15,9 @@ from .direction import Direction, ShapeChoice, pack_layers
 from .dispatch import choose_backend
 from .lengths import check_lengths, pack_like, zero_padding
 
+# Before the first call: what a network was prepared of, its arrays and their versions, and itself.
+_NOTHING: tuple[list, list[Tensor], list[int], Network | None] = ([], [], [], None)
+
 
 class SparseRecurrent(nn.Module):
     """What packed recurrent networks share: layers, directions, layouts, checks.
@@ -36,7 +39,7 @@ class SparseRecurrent(nn.Module):
         self.hidden_size = layers[0][0].recurrent.W.shape[1]
         self._cells = len(self._directions())
         self._parts = [p for d in self._directions() for p in (d.input, d.recurrent)]
-        self._prepared: tuple[list | None, Network | None] = (None, None)
+        self._prepared = _NOTHING
 
     def flatten_parameters(self) -> None:
         """Nothing: models call it on torch's layers before they run them."""
@@ -67,10 +70,11 @@ class SparseRecurrent(nn.Module):
             x = x.unsqueeze(1)
         elif self.batch_first:
             x = x.transpose(0, 1)
-        h_0 = self._first_states(x, hx, batched)
+        h_0 = None if hx is None else self._check_states(hx, x, batched)
         if lengths is None:
             out, h_n = self._whole(x, h_0)
         else:
+            h_0 = self._zeros(x) if h_0 is None else h_0
             lengths = check_lengths(lengths, x.shape[1], len(x), self._name)
             is_one_call = _is_plain(x) and self._network(x) is not None
             run = self._run_by_length if is_one_call else self._run_padded
@@ -111,11 +115,17 @@ class SparseRecurrent(nn.Module):
         out, h_n = self._run(x, h_0, lengths)
         return zero_padding(out, lengths), h_n
 
-    def _whole(self, x: Tensor, h_0: Tensor) -> tuple[Tensor, Tensor]:
+    def _whole(self, x: Tensor, h_0: Tensor | None) -> tuple[Tensor, Tensor]:
         """Without padding: in one call if possible."""
-        network = self._network(x) if _is_plain(x) and _is_plain(h_0) else None
+        is_plain = _is_plain(x) and (h_0 is None or _is_plain(h_0))
+        network = self._network(x) if is_plain else None
+        if network is not None:
+            return network(x, h_0)
         # The layers, one by one, convert what is not plain or say what is wrong.
-        return self._run(x, h_0) if network is None else network(x, h_0)
+        return self._run(x, self._zeros(x) if h_0 is None else h_0)
+
+    def _zeros(self, x: Tensor) -> Tensor:
+        return x.new_zeros(self._cells, x.shape[1], self.hidden_size)
 
     def _run(self, x: Tensor, h_0: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Layer by layer, each matrix on the backend chosen for it."""
@@ -134,20 +144,25 @@ class SparseRecurrent(nn.Module):
 
         Copies of this module make their own.
         """
-        key = [(id(p.W), id(p.bias), p.backend, p.W.versions) for p in self._parts]
-        if self._prepared[0] != key:
-            chosen = {
-                choose_backend(part.W, x.new_empty(1, part.W.shape[1]), part.backend).name
-                for part in self._parts
-            }
-            network = None
-            if chosen == {"cpu"}:
-                network = Network(self.layers, self.input_size, self.hidden_size)
-            self._prepared = key, network
-        return self._prepared[1]
+        made_of = [(id(p.W), id(p.bias), p.backend) for p in self._parts]
+        known, arrays, versions, network = self._prepared
+        if known != made_of or versions != [array._version for array in arrays]:
+            arrays = [array for part in self._parts for array in part.W.present]
+            versions = [array._version for array in arrays]
+            network = self._prepare(x)
+            self._prepared = made_of, arrays, versions, network
+        return network
+
+    def _prepare(self, x: Tensor) -> Network | None:
+        chosen = {
+            choose_backend(part.W, x.new_empty(1, part.W.shape[1]), part.backend).name
+            for part in self._parts
+        }
+        one_call = chosen == {"cpu"}
+        return Network(self.layers, self.input_size, self.hidden_size) if one_call else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_prepared": (None, None)}
+        return {**vars(self), "_prepared": _NOTHING}
 
     @property
     def _name(self) -> str:
@@ -165,13 +180,11 @@ class SparseRecurrent(nn.Module):
         if x.shape[1 if x.dim() == 3 and self.batch_first else 0] == 0:
             raise ValueError(f"{self._name}: expected at least one step, got input {list(x.shape)}")
 
-    def _first_states(self, x: Tensor, h_0: Tensor | None, batched: bool) -> Tensor:
-        """The states [layers * directions, B, H] before x [T, B, I]."""
-        shape = (self._cells, x.shape[1], self.hidden_size)
-        if h_0 is None:
-            return x.new_zeros(shape)
+    def _check_states(self, h_0: Tensor, x: Tensor, batched: bool) -> Tensor:
+        """The states before x [T, B, I] as float32 [layers * directions, B, H]."""
         check_float_tensor(self._name, "hx", h_0)
-        expected = shape if batched else (self._cells, self.hidden_size)
+        batch = (x.shape[1],) if batched else ()
+        expected = (self._cells, *batch, self.hidden_size)
         if h_0.shape != expected:
             raise ValueError(f"{self._name}: expected hx {list(expected)}, got {list(h_0.shape)}")
         h_0 = h_0.float().resolve_neg()
