@@ -68,22 +68,28 @@ def main() -> None:
 
 
 def label(axes, results: list[dict]) -> None:
-    """Names each run right of its first point, or higher where a lower one has its name there."""
+    """Names each run right of its first point, or higher where a lower one has its name there.
+
+    Left of it where the name would cover another's point.
+    """
     pixels_per_point = axes.figure.dpi / 72
     first: dict[str, tuple[float, float]] = {}
     for result in sorted(results, key=lambda result: result["figures"]["test_cer"]):
         figures = result["figures"]
         first.setdefault(result["name"], (figures["kept_parameters"], figures["test_cer"]))
     points = {name: axes.transData.transform(at) / pixels_per_point for name, at in first.items()}
-    placed: list[tuple[float, float]] = []
+    placed: dict[str, list[tuple[float, float]]] = {"left": [], "right": []}
     for name, (x, y) in points.items():
         column = max(other for other, _ in points.values() if other - x < COLUMN)
-        below = [height for other, height in placed if abs(column - other) < NEAR]
+        covered = any(0 < a - column < NEAR and abs(b - y) < LINE for a, b in points.values())
+        side, start = ("right", x - 8) if covered else ("left", column + 8)
+        below = [height for other, height in placed[side] if abs(column - other) < NEAR]
         height = max([y - 3, *(other + LINE for other in below)])
-        placed.append((column, height))
+        placed[side].append((column, height))
         axes.annotate(
-            *(name, first[name], (column - x + 8, height - y)),
+            *(name, first[name], (start - x, height - y)),
             textcoords="offset points",
+            horizontalalignment=side,
             fontsize=7,
             arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "grey", "shrinkA": 0},
         )
