@@ -50,6 +50,20 @@ def test_without_states_they_are_zeros_whatever_came_before():
             sparse(torch.zeros(3, batch + 1, INPUT))
 
 
+def test_a_thread_gets_zeros_of_its_own_batch():
+    network = SparseGRU.from_dense(nn.GRU(INPUT, H), (4, 4))._network(torch.zeros(1, 1, INPUT))
+
+    class Zeros:
+        @property
+        def shape(self):
+            # What another thread does meanwhile, whose batch is smaller.
+            network.zeros = torch.zeros(1, 1, H)
+            return (1, 5, H)
+
+    network.zeros = zeros = Zeros()
+    assert network._zeros(torch.zeros(1, 5, INPUT), 5) is zeros
+
+
 @pytest.mark.parametrize("nonlinearity", ["relu", "tanh"])
 def test_rnn(nonlinearity):
     rnn = pruned(nn.RNN(INPUT, H, 2, bidirectional=True, nonlinearity=nonlinearity), 3)

@@ -81,9 +81,11 @@ class Network:
     def _zeros(self, x: Tensor, batch: int) -> Tensor:
         # Kept, for nobody writes to them, and new ones take a tenth of a short call.
         shape = (len(self.structs), batch, self.hidden)
-        if self.zeros is None or self.zeros.shape != shape:
-            self.zeros = x.new_zeros(shape)
-        return self.zeros
+        # Read once: another thread may put its own there meanwhile.
+        zeros = self.zeros
+        if zeros is None or zeros.shape != shape:
+            self.zeros = zeros = x.new_zeros(shape)
+        return zeros
 
 
 def _check_matrix(name: str, W: BlockSparseMatrix, gates: int, shape: tuple[int, int]) -> None:
