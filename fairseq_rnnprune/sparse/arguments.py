@@ -83,7 +83,12 @@ def check_activations(
             f"{function}: expected no gradient, got {name} that requires one; packed weights are "
             "for inference, use torch.no_grad()"
         )
-    return x.float().resolve_neg()
+    return as_floats(x)
+
+
+def as_floats(x: Tensor) -> Tensor:
+    """x in float32, as its memory has it; most are so already, and asking costs less than torch."""
+    return x if x.dtype is torch.float32 and not x.is_neg() else x.float().resolve_neg()
 
 
 def reasons_off_cpu(W: BlockSparseMatrix, x: Tensor) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from .arguments import check_float_tensor, not_compiled
+from .arguments import as_floats, check_float_tensor, not_compiled
 from .cpu_network import Network
 from .direction import Direction, ShapeChoice, pack_layers
 from .dispatch import choose_backend
@@ -65,7 +65,7 @@ class SparseRecurrent(nn.Module):
             return self._forward_packed(input, hx, lengths)
         self._check_input(input)
         dtype, batched = input.dtype, input.dim() == 3
-        x = input.float().resolve_neg()
+        x = as_floats(input)
         if not batched:
             x = x.unsqueeze(1)
         elif self.batch_first:
@@ -187,7 +187,7 @@ class SparseRecurrent(nn.Module):
         expected = (self._cells, *batch, self.hidden_size)
         if h_0.shape != expected:
             raise ValueError(f"{self._name}: expected hx {list(expected)}, got {list(h_0.shape)}")
-        h_0 = h_0.float().resolve_neg()
+        h_0 = as_floats(h_0)
         return h_0 if batched else h_0.unsqueeze(1)
 
 
