@@ -29,8 +29,7 @@ import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 from fairseq_generate import random_checkpoint  # noqa: E402
 from harness import RESULTS  # noqa: E402
-from speech import BLOCK, SIZES, Plain, plain_layer, quantize  # noqa: E402
-from torch import nn  # noqa: E402
+from speech import BLOCK, SIZES, quantized  # noqa: E402
 
 from fairseq_rnnprune.experiment import (  # noqa: E402
     count_parameters,
@@ -38,14 +37,12 @@ from fairseq_rnnprune.experiment import (  # noqa: E402
     run,
     save_result,
 )
-from fairseq_rnnprune.layers import GRU  # noqa: E402
 from fairseq_rnnprune.speech.generator import CTCGenerator  # noqa: E402
 from fairseq_rnnprune.speech.loading import load_speech_model  # noqa: E402
 from fairseq_rnnprune.speech.manifest import Utterance, write_manifest  # noqa: E402
 from fairseq_rnnprune.speech.transcript import transcribe_files  # noqa: E402
 
 RATE = 16_000
-# torch quantises no RNN with a ReLU: dense-int8 is for GRUs.
 CHOICES = ("imports", "dense", "dense-int8", "fp32", "bf16", "int8")
 
 
@@ -111,8 +108,6 @@ def compare(files: dict[str, Path], seconds: float, seed: int) -> dict[str, Any]
         rows[choice] = json.loads(output.strip().splitlines()[-1])
     figures: dict[str, Any] = {"parameters": parameters, "weights_mb": 4e-6 * parameters}
     for choice, row in rows.items():
-        if row is None:
-            continue
         if choice != "imports":
             row = {key: value - rows["imports"][key] for key, value in row.items()}
             row["disk_mb"] = 1e-6 * files[choice].stat().st_size
@@ -121,17 +116,14 @@ def compare(files: dict[str, Path], seconds: float, seed: int) -> dict[str, Any]
     return figures
 
 
-def measure(choice: str, checkpoint: Path, audio: Path) -> dict[str, float] | None:
-    """The memory of this process, which transcribes; None for a choice that the model lacks."""
+def measure(choice: str, checkpoint: Path, audio: Path) -> dict[str, float]:
+    """The memory of this process, which transcribes."""
     if choice == "imports":
         return resident()
     dense = choice.startswith("dense")
     speech = load_speech_model(checkpoint, "dense" if dense else choice)
     if choice == "dense-int8":
-        if not isinstance(speech.model.rnn, GRU):
-            return None
-        speech.model.rnn = Plain(plain_layer(speech.model.rnn))
-        speech = speech._replace(model=quantize(speech.model, {nn.GRU}))
+        speech = speech._replace(model=quantized(speech.model))
     generator = CTCGenerator([speech.model], speech.dictionary)
     [transcript] = transcribe_files([audio], speech, generator, 1)
     if isinstance(transcript, ValueError):

@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from harness import RESULTS, Candidate, block_mask, parser, timed  # noqa: E402
+from quantized_rnn import LinearRNN  # noqa: E402
 from subjects import quantize  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
@@ -114,25 +115,30 @@ def variants(model: DeepSpeech2) -> Iterator[tuple[str, DeepSpeech2]]:
     """The model as it was trained, dense as torch runs it best, and packed in each format."""
     yield "dense", model
     yield "dense-bf16", copy.deepcopy(model).bfloat16()
-    plain = copy.deepcopy(model)
-    if isinstance(model.rnn, GRU):
-        plain.rnn = Plain(plain_layer(model.rnn))
-        yield "dense-int8", quantize(plain, {nn.GRU, nn.Linear})
-    else:
+    if not isinstance(model.rnn, GRU):
         # torch's own loop over the steps. It clips nothing, but no state comes near 20 here, or the
-        # parity gate would say so. torch quantises no RNN with a ReLU.
+        # parity gate would say so.
+        plain = copy.deepcopy(model)
         plain.rnn = Plain(plain_layer(model.rnn))
         yield "dense-torch", plain
+    yield "dense-int8", quantized(copy.deepcopy(model))
     for dtype in ("fp32", "bf16", "int8"):
         packed = copy.deepcopy(model)
         packed.rnn.pack(dtype)
         yield dtype, packed
 
 
+def quantized(model: DeepSpeech2) -> DeepSpeech2:
+    """The model in torch's dynamic int8, a ReLU RNN by its linear layers."""
+    layer = plain_layer(model.rnn)
+    model.rnn = Plain(LinearRNN(layer) if isinstance(layer, nn.RNN) else layer)
+    return quantize(model, {nn.GRU, nn.Linear})
+
+
 class Plain(nn.Module):
     """A layer of torch's in the place of one of ours, for whole utterances."""
 
-    def __init__(self, layer: nn.RNNBase):
+    def __init__(self, layer: nn.Module):
         super().__init__()
         self.layer = layer
 

@@ -10,7 +10,7 @@ import torch
 from benchmark_runs import BENCHMARKS, run, scripts
 
 from fairseq_rnnprune import cli
-from fairseq_rnnprune.layers import GRU, ClippedRNN
+from fairseq_rnnprune.layers import GRU
 
 NAMES = ("peak_mb", "resident_mb", "used_mb")
 needs_linux = pytest.mark.skipif(
@@ -78,16 +78,10 @@ def test_every_choice_transcribes(memory, load, monkeypatch, tmp_path):
     for name in ("table", "gru"):
         layout = json.loads((BENCHMARKS / "results" / "memory" / f"{name}.json").read_text())
         assert all(text.format_map(result) for _, text in layout["columns"])
-    # A ReLU layer is not quantised.
-    model = type("Model", (), {"rnn": ClippedRNN(2, 2)})
-    monkeypatch.setattr(
-        memory, "load_speech_model", lambda *_: type("Speech", (), {"model": model})
-    )
-    assert memory.measure("dense-int8", tmp_path, tmp_path) is None
 
 
-def test_a_choice_that_the_model_lacks_has_no_figures(memory, monkeypatch, tmp_path):
-    rows = {"imports": {"peak_mb": 9.0, "resident_mb": 8.0}, "dense-int8": None}
+def test_memory_is_counted_from_the_imports_on(memory, monkeypatch, tmp_path):
+    rows = {"imports": {"peak_mb": 9.0, "resident_mb": 8.0}}
     others = {"peak_mb": 11.0, "resident_mb": 8.5}
     monkeypatch.setattr(memory, "count_parameters", lambda _: {"parameters": 10})
     monkeypatch.setattr(memory, "run", lambda command: json.dumps(rows.get(command[-1], others)))
@@ -95,7 +89,7 @@ def test_a_choice_that_the_model_lacks_has_no_figures(memory, monkeypatch, tmp_p
     file.write_bytes(bytes(3_000_000))
     figures = memory.compare(dict.fromkeys(memory.CHOICES, file), 1.0, 1)
     assert figures["int8"] == {"peak_mb": 2.0, "resident_mb": 0.5, "disk_mb": 3.0}
-    assert "dense-int8" not in figures and "dense" in figures
+    assert figures.keys() == {"parameters", "weights_mb", *memory.CHOICES}
 
 
 @needs_linux

@@ -8,6 +8,7 @@ import pytest
 import torch
 from benchmark_runs import BENCHMARKS, QUICK, run, scripts
 from needs import needs_kernels
+from torch import nn
 
 from fairseq_rnnprune.experiment import save_result
 
@@ -71,9 +72,10 @@ def test_speech(load, monkeypatch, tmp_path, size):
     result = run(load, monkeypatch, tmp_path, "speech", *options)[f"rtf-{size}"]
     figures = result["figures"]
     packed = {"fp32", "bf16", "int8"}
-    dense = {"dense", "dense-bf16", "dense-torch" if size == "relu" else "dense-int8"}
+    dense = {"dense", "dense-bf16", "dense-int8", *(["dense-torch"] if size == "relu" else [])}
     assert set(figures) == packed | dense | {"parameters", "best_dense"}
     assert figures["best_dense"] == min(figures[variant]["rtf"] for variant in dense)
+    assert figures["dense-int8"]["error"] > 10 * figures["dense"]["error"], "not quantised"
     for variant in packed:
         assert figures[variant]["megabytes"] < figures["dense"]["megabytes"]
         assert figures[variant]["rtf"] == pytest.approx(figures[variant]["us"] / 0.5e6)
@@ -81,6 +83,26 @@ def test_speech(load, monkeypatch, tmp_path, size):
         layout = json.loads((BENCHMARKS / "results" / kind / "table.json").read_text())
         for _, text in layout["columns"]:
             assert text.format_map(result)
+
+
+@pytest.mark.filterwarnings("ignore:torch.(ao.quantization|quantize_per_tensor)")
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_relu_network_of_linear_layers_is_torchs(load, bidirectional):
+    script = load("speech")
+    torch.manual_seed(1)
+    rnn = nn.RNN(6, 16, 2, nonlinearity="relu", bidirectional=bidirectional).eval()
+    x = torch.randn(5, 3, 6)
+    with torch.no_grad():
+        same = script.LinearRNN(rnn)
+        for found, expected in zip(same(x), rnn(x), strict=True):
+            torch.testing.assert_close(found, expected)
+        quantised = script.quantize(same, {nn.Linear})
+        error = (quantised(x)[0] - rnn(x)[0]).abs().max()
+    assert 1e-4 < error < 0.1
+    kinds = {
+        type(layer).__module__ for d in quantised.layers for layer in (d[0].input, d[-1].recurrent)
+    }
+    assert kinds == {"torch.ao.nn.quantized.dynamic.modules.linear"}
 
 
 @pytest.mark.parametrize("least", [0.0, 0.3, 0.9, None])
