@@ -129,10 +129,10 @@ def variants(model: DeepSpeech2) -> Iterator[tuple[str, DeepSpeech2]]:
 
 
 def quantized(model: DeepSpeech2) -> DeepSpeech2:
-    """The model in torch's dynamic int8, a ReLU RNN by its linear layers."""
+    """The model, changed into torch's dynamic int8, a ReLU RNN by its linear layers."""
     layer = plain_layer(model.rnn)
     model.rnn = Plain(LinearRNN(layer) if isinstance(layer, nn.RNN) else layer)
-    return quantize(model, {nn.GRU, nn.Linear})
+    return quantize(model, {nn.GRU, nn.Linear}, inplace=True)
 
 
 class Plain(nn.Module):
