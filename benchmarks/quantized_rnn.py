@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 
 class LinearRNN(nn.Module):
-    """As an nn.RNN with ReLU, x [T, B, I] to outputs and states, by linear layers."""
+    """As an nn.RNN with ReLU: x [T, B, I], or [B, T, I] if batch_first, to outputs and states."""
 
     def __init__(self, rnn: nn.RNN):
         super().__init__()
+        self.batch_first = rnn.batch_first
         ways = ("", "_reverse") if rnn.bidirectional else ("",)
         self.layers = nn.ModuleList(
             nn.ModuleList(_Direction(rnn, f"_l{layer}{way}") for way in ways)
@@ -18,14 +19,14 @@ class LinearRNN(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        last = []
+        x, last = x.transpose(0, 1) if self.batch_first else x, []
         for directions in self.layers:
             outputs = [direction(x) for direction in directions]
             last += [
                 out[0 if d.reverse else -1] for d, out in zip(directions, outputs, strict=True)
             ]
             x = torch.cat(outputs, dim=2)
-        return x, torch.stack(last)
+        return x.transpose(0, 1) if self.batch_first else x, torch.stack(last)
 
 
 class _Direction(nn.Module):

@@ -75,7 +75,7 @@ def test_every_choice_transcribes(memory, load, monkeypatch, tmp_path):
     quantised = seen[1].layer
     assert quantised.__class__.__module__.startswith("torch.ao.nn.quantized.dynamic")
     assert "--size 2x128 --sparsity 0.9 --audio-seconds 0.5 --seed 1" in result["command"]
-    for name in ("table", "gru"):
+    for name in ("table", "int8"):
         layout = json.loads((BENCHMARKS / "results" / "memory" / f"{name}.json").read_text())
         assert all(text.format_map(result) for _, text in layout["columns"])
 

@@ -86,11 +86,12 @@ def test_speech(load, monkeypatch, tmp_path, size):
 
 
 @pytest.mark.filterwarnings("ignore:torch.(ao.quantization|quantize_per_tensor)")
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_a_relu_network_of_linear_layers_is_torchs(load, bidirectional):
+@pytest.mark.parametrize(("bidirectional", "batch_first"), [(False, False), (True, True)])
+def test_a_relu_network_of_linear_layers_is_torchs(load, bidirectional, batch_first):
     script = load("speech")
     torch.manual_seed(1)
-    rnn = nn.RNN(6, 16, 2, nonlinearity="relu", bidirectional=bidirectional).eval()
+    more = {"bidirectional": bidirectional, "batch_first": batch_first}
+    rnn = nn.RNN(6, 16, 2, nonlinearity="relu", **more).eval()
     x = torch.randn(5, 3, 6)
     with torch.no_grad():
         same = script.LinearRNN(rnn)
