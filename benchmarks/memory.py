@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import json
 import os
 import re
@@ -124,6 +125,8 @@ def measure(choice: str, checkpoint: Path, audio: Path) -> dict[str, float]:
     speech = load_speech_model(checkpoint, "dense" if dense else choice)
     if choice == "dense-int8":
         speech = speech._replace(model=quantized(speech.model))
+        # The float weights are left in cycles.
+        gc.collect()
     generator = CTCGenerator([speech.model], speech.dictionary)
     [transcript] = transcribe_files([audio], speech, generator, 1)
     if isinstance(transcript, ValueError):
