@@ -86,6 +86,22 @@ def test_speech(load, monkeypatch, tmp_path, size):
 
 
 @pytest.mark.filterwarnings("ignore:torch.(ao.quantization|quantize_per_tensor)")
+def test_a_speech_model_without_recurrence_is_not_timed(load, monkeypatch, tmp_path):
+    script = load("speech")
+    monkeypatch.setitem(script.SIZES, "relu", {"cell": "relu", "hidden_size": 64})
+
+    def along_the_batch(rnn):
+        rnn.batch_first = False
+        return LinearRNN(rnn)
+
+    LinearRNN = script.LinearRNN
+    monkeypatch.setattr(script, "LinearRNN", along_the_batch)
+    options = ["--size", "relu", "--audio-seconds", "2", *QUICK]
+    with pytest.raises(SystemExit, match="dense-int8: error"):
+        run(load, monkeypatch, tmp_path, "speech", *options)
+
+
+@pytest.mark.filterwarnings("ignore:torch.(ao.quantization|quantize_per_tensor)")
 @pytest.mark.parametrize(("bidirectional", "batch_first"), [(False, False), (True, True)])
 def test_a_relu_network_of_linear_layers_is_torchs(load, bidirectional, batch_first):
     script = load("speech")
