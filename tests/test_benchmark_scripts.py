@@ -85,6 +85,19 @@ def test_speech(load, monkeypatch, tmp_path, size):
             assert text.format_map(result)
 
 
+@pytest.mark.parametrize("cell", ["gru", "relu"])
+def test_states_of_random_speech_models_do_not_shrink(load, monkeypatch, cell):
+    script = load("speech")
+    monkeypatch.setitem(script.SIZES, "deep", {"cell": cell, "hidden_size": 64, "rnn_layers": 5})
+    torch.manual_seed(1)
+    with torch.no_grad():
+        model = script.random_model("deep", script.SpeechConfig(), 0.9)
+        outputs = []
+        model.rnn.register_forward_hook(lambda *call: outputs.append(call[-1][0]))
+        model(torch.randn(1, 90, 40))
+    assert outputs[0].std(1).mean() > 0.03
+
+
 @pytest.mark.filterwarnings("ignore:torch.(ao.quantization|quantize_per_tensor)")
 def test_a_speech_model_without_recurrence_is_not_timed(load, monkeypatch, tmp_path):
     script = load("speech")
