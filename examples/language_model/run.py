@@ -102,6 +102,11 @@ RUNS = {
     "fisher-90-batch-16-dropout-0.3": [
         *(*FISHER_90, *shlex.split("--lr 0.004 --dropout 0.3"), *BATCH_16),
     ],
+    # The dense model trained on: as many epochs again.
+    "fisher-90-from-dense": [
+        *(*FISHER_90, *BATCH_16, FROM_MODEL, "dense-lr-0.006", *FEWER_VALIDATIONS),
+        *shlex.split("--lr 0.004 --dropout 0.25 --prune-start 5% --prune-end 50%"),
+    ],
     # A third wider, so that a tenth of it is more.
     "wide-dense": [*WIDE, *shlex.split("--lr 0.006 --dropout 0.35 --optimizer adam")],
     "wide-fisher-90": WIDE_FISHER_90,
@@ -110,7 +115,7 @@ RUNS = {
         *WIDE_FISHER_90,
         *shlex.split("--dropout 0.2 --prune-start 5% --prune-end 40%"),
     ],
-    # The dense model trained on: as many epochs again.
+    # As fisher-90-from-dense.
     "wide-fisher-90-from-dense": [
         *(*WIDE_FISHER_90, FROM_MODEL, "wide-dense", *FEWER_VALIDATIONS),
         *shlex.split("--dropout 0.3 --prune-start 5% --prune-end 50%"),
