@@ -50,10 +50,11 @@ def test_the_checkpoint_is_an_ordinary_one(pruned, data, tmp_path):
         ("--prune-inner", "adam", "--prune-block-shape", "4,3"),
         ("--prune-inner", "nag", "--prune-block-shape", "4,3"),
         ("--prune-start", "0.2e", "--prune-end", "1.5e"),
+        ("--dropout", "0.4", "--prune-dropout-power", "0.5"),
         # Stopped in the second epoch.
         ("--batch-size", "16"),
     ],
-    ids=["adam", "nag", "epochs", "second epoch"],
+    ids=["adam", "nag", "epochs", "dropout", "second epoch"],
 )
 def test_five_updates_and_five_more_are_ten(data, tmp_path, more):
     options = (*PRUNED, *more)

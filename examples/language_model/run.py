@@ -102,6 +102,11 @@ RUNS = {
     "fisher-90-batch-16-dropout-0.3": [
         *(*FISHER_90, *shlex.split("--lr 0.004 --dropout 0.3"), *BATCH_16),
     ],
+    # Less dropout, the fewer weights are left: from 0.35 to 0.2.
+    "fisher-90-batch-16-annealed": [
+        *(*FISHER_90, *shlex.split("--lr 0.004 --dropout 0.35"), *BATCH_16, *FEWER_VALIDATIONS),
+        *shlex.split("--prune-dropout-power 0.25"),
+    ],
     # The dense model trained on: as many epochs again.
     "fisher-90-from-dense": [
         *(*FISHER_90, *BATCH_16, FROM_MODEL, "dense-lr-0.006", *FEWER_VALIDATIONS),

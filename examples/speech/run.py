@@ -60,6 +60,7 @@ BLOCKS = "--prune-block-shape 4,4 --prune-score l2"
 # The same 90 % in all, more of it in the reset and update gates.
 GATES = "--prune-sparsity recurrent=0.95/0.95/0.8,input=0.95/0.95/0.8"
 MILD = "--lr 0.0025 --dropout 0.15"
+ANNEALED = "--dropout 0.2 --prune-dropout-power 0.5"
 LARGE, WIDE = "--hidden-size 320", "--hidden-size 512"
 # As many parameters as the large model keeps at 90 %.
 SMALL = "--hidden-size 96"
@@ -74,6 +75,10 @@ RUNS = {
     "sparse-90-early": f"{LARGE} {CUBIC} --prune-end 30% --prune-sparsity 0.9",
     "sparse-90-fisher": f"{LARGE} {CUBIC} {FISHER} --prune-sparsity 0.9",
     "blocks-90-fisher": f"{LARGE} {CUBIC} {FISHER} --prune-sparsity 0.9 {BLOCKS}",
+    # The dense model's dropout, and less of it, the fewer weights are left: 0.06 at last.
+    "sparse-90-fisher-annealed": f"{LARGE} {CUBIC} {FISHER} {ANNEALED} --prune-sparsity 0.9",
+    "blocks-90-fisher-annealed": f"{LARGE} {CUBIC} {FISHER} {ANNEALED} --prune-sparsity 0.9 "
+    f"{BLOCKS}",
     # With the dense model's learning rate and dropout.
     "sparse-90-as-dense": f"{LARGE} {CUBIC} --lr 0.0015 --dropout 0.2 --prune-sparsity 0.9",
     "sparse-95": f"{LARGE} {CUBIC} --prune-sparsity 0.95",

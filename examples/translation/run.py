@@ -117,6 +117,10 @@ RUNS = {
     "cubic-90-embedding-batch-32": EMBEDDING_90,
     # They fit better than the dense model does, so more dropout.
     "cubic-90-embedding-dropout-0.2-batch-32": [*EMBEDDING_90, "--dropout", "0.2"],
+    # The dense model's dropout, and less of it, the fewer weights are left: 0.13 at last.
+    "cubic-90-embedding-annealed-batch-32": [
+        *(*EMBEDDING_90, *shlex.split("--dropout 0.4 --prune-dropout-power 0.5")),
+    ],
     # The dense model trained on: as many epochs again.
     "dense-from-dense-batch-32": [*DENSE, "--lr", "0.0015", FROM_MODEL, "dense-batch-32"],
     "cubic-90-embedding-from-dense-batch-32": [

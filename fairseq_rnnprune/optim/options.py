@@ -141,6 +141,13 @@ class PruningOptions(FairseqDataclass):
             "weight decay is; for adam, strong for others (default: 0.01)"
         },
     )
+    prune_dropout_power: float = field(
+        default=0.0,
+        metadata={
+            "help": "every dropout rate is multiplied by what is left of the weights, in (0, 1], "
+            "to this power: 0, rates stay; 0.5, the rule of arXiv 1506.02626 (default: 0)"
+        },
+    )
     # Values that other groups of options own.
     lr: List[float] = II("optimization.lr")
     tpu: bool = II("common.tpu")

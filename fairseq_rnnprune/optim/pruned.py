@@ -10,9 +10,9 @@ from typing import Any
 from fairseq.logging import metrics
 from fairseq.optim import FairseqOptimizer
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
-from fairseq_rnnprune.pruning import Pruner, read_tag, shrink
+from fairseq_rnnprune.pruning import FollowingDropout, Pruner, read_tag, shrink
 
 from .inner import build_inner, inner_options
 from .options import PruningOptions
@@ -74,12 +74,24 @@ class PrunedOptimizer(FairseqOptimizer):
             text = "no %s weights in this model: nothing of that type is pruned"
             logger.log(level, text, ",".join(missing))
         self._pruner: Pruner | None = None
+        self._dropout: FollowingDropout | None = None
         # Whether the best loss that fairseq remembers is of a model that is pruned no further.
         self.best_has_final_masks = False
         self._epochs: dict[str, Any] = {}
         self._is_resumed = False
         self._inner = build_inner(cfg, params)
         self._optimizer = self._inner.optimizer
+
+    def adjust_dropout(self, model: nn.Module) -> None:
+        """Lets the dropout of this model follow its density, if --prune-dropout-power says so."""
+        power = self.cfg.prune_dropout_power
+        try:
+            dropout = FollowingDropout(model, power)
+        except ValueError as error:
+            raise ValueError(f"--prune-dropout-power: {error}") from None
+        if power and not dropout.rates:
+            logger.warning("--prune-dropout-power %g: this model has no dropout", power)
+        self._dropout = dropout if power else None
 
     def start(self, epoch_lengths: Sequence[int], epochs_before: int = 0) -> None:
         """Fixes the schedule; later calls do nothing.
@@ -124,6 +136,7 @@ class PrunedOptimizer(FairseqOptimizer):
         warn_of_other_zeros(self._others, "--prune-types leaves them out")
         if self._pruner.sparsity() > 0:
             logger.info("masks start from zeros: sparsity %.4f", self._pruner.sparsity())
+        self._follow_density()
 
     def _tell_of_other_epochs(self, epoch_lengths: Sequence[int], epochs_before: int) -> None:
         """Other batches or more processes make shorter epochs, but the schedule stays as it was."""
@@ -165,7 +178,8 @@ class PrunedOptimizer(FairseqOptimizer):
         """Makes one update with the inner optimizer, then prunes."""
         self._inner.step(closure, scale, groups)
         self._shrink()
-        self.pruner.step(self._optimizer.state)
+        if self.pruner.step(self._optimizer.state):
+            self._follow_density()
         self._log()
 
     def average_params(self) -> None:
@@ -195,9 +209,14 @@ class PrunedOptimizer(FairseqOptimizer):
         # The lengths of epochs as the run began: a schedule in epochs must not move on resuming.
         self.start(pruning["epoch_lengths"], pruning.get("epochs_before", 0))
         self._pruner.load_state_dict(pruning)
+        self._follow_density()
         self._is_resumed = True
         self.best_has_final_masks = self._pruner.is_final()
         warn_on_resuming(self._pruner)
+
+    def _follow_density(self) -> None:
+        if self._dropout is not None:
+            self._dropout.follow(1 - self._pruner.sparsity())
 
     def _shrink(self) -> None:
         """Makes the proximal step of the penalty on weights whose masks are not final."""

@@ -1,6 +1,7 @@
 """What is pruned, and when: schedules, block masks and the pruner that joins them (torch only)."""
 
 from .allocation import ALLOCATIONS, has_one_target
+from .dropout import FollowingDropout
 from .mask import (
     block_scores,
     block_sizes,
@@ -34,6 +35,7 @@ __all__ = [
     "SCORES",
     "TYPES",
     "CubicSchedule",
+    "FollowingDropout",
     "MaskedWeight",
     "OneShotSchedule",
     "Prunable",

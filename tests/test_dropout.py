@@ -1,0 +1,50 @@
+"""Dropout that follows the density of a model."""
+
+import pytest
+import torch
+from fairseq.modules import FairseqDropout
+from torch import nn
+
+from fairseq_rnnprune.pruning import FollowingDropout
+
+
+def network() -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {
+            "embedding": FairseqDropout(0.4, "embedding"),
+            "gru": nn.GRU(8, 8, num_layers=2, dropout=0.2),
+            "output": nn.Sequential(nn.Dropout(0.1), nn.Linear(8, 8), nn.Dropout(0.0)),
+        }
+    )
+
+
+def rates(model: nn.ModuleDict) -> list[float]:
+    return [model["embedding"].p, model["gru"].dropout, model["output"][0].p, model["output"][2].p]
+
+
+def test_all_rates_follow_the_density_and_come_back():
+    model = network()
+    dropout = FollowingDropout(model, 0.5)
+    dropout.follow(0.25)
+    assert rates(model) == pytest.approx([0.2, 0.1, 0.05, 0.0])
+    dropout.follow(1.0)
+    assert rates(model) == [0.4, 0.2, 0.1, 0.0]
+
+
+def test_a_power_of_0_changes_nothing():
+    model = network()
+    FollowingDropout(model, 0.0).follow(0.1)
+    assert rates(model) == [0.4, 0.2, 0.1, 0.0]
+
+
+@pytest.mark.parametrize("power", [-0.5, float("nan"), float("inf")])
+def test_a_strange_power_is_refused(power):
+    with pytest.raises(ValueError, match="expected a power that is 0 or more, got"):
+        FollowingDropout(network(), power)
+
+
+def test_what_is_dropped_is_what_the_rate_says():
+    model = network().train()
+    FollowingDropout(model, 1.0).follow(0.0)
+    x = torch.ones(64, 8)
+    assert torch.equal(model["embedding"](x), x)
