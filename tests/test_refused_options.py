@@ -25,6 +25,7 @@ BAD = [
     (["--prune-allocation", "lamp", "--prune-schedule", "ramp"], "with lamp allocation, got Quant"),
     (["--prune-allocation", "global", "--prune-sparsity", "0.9/0.9/0.8"], "give a .* single spars"),
     (["--prune-min-sparsity", "0.96"], r"min_sparsity in \[0, max_sparsity = 0.95\], got 0.96"),
+    (["--prune-dropout-power", "-0.5"], "--prune-dropout-power: expected a power that is 0 or m"),
     (["--prune-penalty-strength", "0"], "--prune-penalty-strength: expected more than 0, got 0"),
     (["--prune-sparsity", "0.9/0.8"], "expected 3 sparsities, one per gate of"),
     (["--prune-sparsity", "0.9/0.9/0.8"], "expected 1 sparsities, one per gate of .*projection"),
