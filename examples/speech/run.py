@@ -124,6 +124,8 @@ RUNS = {
     "relu-91-fisher-long": f"{RELU_640} {CUBIC} {MILD} {FISHER} --prune-sparsity 0.91",
     "relu-blocks-91-fisher-long": f"{RELU_640} {CUBIC} {MILD} {FISHER} --prune-sparsity 0.91 "
     f"{BLOCKS}",
+    "relu-blocks-91-fisher-from-dense": f"{RELU_640} {CUBIC} {MILD} {FISHER} --prune-sparsity 0.91 "
+    f"{BLOCKS} {FROM_MODEL} relu-dense-long",
     "streaming-dense": f"{STREAMING} {DENSE}",
     "streaming-90": f"{STREAMING} {CUBIC} --prune-sparsity 0.9",
 }
