@@ -3,6 +3,7 @@
 import pytest
 import torch
 from fairseq.modules import FairseqDropout
+from fairseq_runs import PRUNED, run_train
 from torch import nn
 
 from fairseq_rnnprune.pruning import FollowingDropout
@@ -48,3 +49,16 @@ def test_what_is_dropped_is_what_the_rate_says():
     FollowingDropout(model, 1.0).follow(0.0)
     x = torch.ones(64, 8)
     assert torch.equal(model["embedding"](x), x)
+
+
+def test_a_pruned_training_has_less_dropout(data, tmp_path):
+    options = (*PRUNED, "--dropout", "0.4")
+    constant = run_train(data, tmp_path / "constant", *options)
+    less = run_train(data, tmp_path / "less", *options, "--prune-dropout-power", "0.5")
+    name = "decoder.gru.weight_hh_l0"
+    assert not torch.equal(constant["model"][name], less["model"][name])
+
+
+def test_a_model_without_dropout_is_told(data, tmp_path, caplog):
+    run_train(data, tmp_path, *PRUNED, "--dropout", "0", "--prune-dropout-power", "0.5")
+    assert "--prune-dropout-power 0.5: this model has no dropout" in caplog.text

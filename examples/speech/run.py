@@ -76,7 +76,6 @@ RUNS = {
     "sparse-90-fisher": f"{LARGE} {CUBIC} {FISHER} --prune-sparsity 0.9",
     "blocks-90-fisher": f"{LARGE} {CUBIC} {FISHER} --prune-sparsity 0.9 {BLOCKS}",
     # The dense model's dropout, and less of it, the fewer weights are left: 0.06 at last.
-    "sparse-90-fisher-annealed": f"{LARGE} {CUBIC} {FISHER} {ANNEALED} --prune-sparsity 0.9",
     "blocks-90-fisher-annealed": f"{LARGE} {CUBIC} {FISHER} {ANNEALED} --prune-sparsity 0.9 "
     f"{BLOCKS}",
     # With the dense model's learning rate and dropout.
