@@ -81,9 +81,10 @@ def recipe():
 def test_results_come_from_these_options(recipe, path, tmp_path):
     result = json.loads(path.read_text())
     options = recipe.train_options(result["name"], result["seed"], AN4_UTTERANCES)
-    # The model that some begin with.
-    (tmp_path / f"dense-s{result['seed']}").mkdir()
-    (tmp_path / f"dense-s{result['seed']}" / "checkpoint_last.pt").touch()
+    # The models that some begin with.
+    for dense in ("dense", "relu-dense-long"):
+        (tmp_path / f"{dense}-s{result['seed']}").mkdir()
+        (tmp_path / f"{dense}-s{result['seed']}" / "checkpoint_last.pt").touch()
     args = argparse.Namespace(run=result["name"], seed=result["seed"], work=tmp_path)
     options = recipe.begin_from(argparse.ArgumentParser(), args, options)
     command = shlex.join(["fairseq-train", "DATA", "--user-dir", "user_dir", *options])

@@ -93,9 +93,8 @@ def _refuse_what_loses_masks(original: Callable, self: Trainer) -> None:
         # It takes tags for options of parameters, and wants those of a group to be equal.
         remove_tags(self.model)
     original(self)
-    optimizer = pruned_optimizer(self.optimizer)
-    if optimizer is not None:
-        optimizer.adjust_dropout(self._model)
+    if name == "pruned":
+        pruned_optimizer(self.optimizer).adjust_dropout(self._model)
 
 
 def _tell_of_lost_masks(original: Callable, self: Trainer, *args: Any, **kwargs: Any) -> Any:
