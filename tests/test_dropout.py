@@ -4,9 +4,12 @@ import pytest
 import torch
 from fairseq.modules import FairseqDropout
 from fairseq_runs import PRUNED, run_train
+from omegaconf import OmegaConf
 from torch import nn
 
-from fairseq_rnnprune.pruning import FollowingDropout
+import fairseq_rnnprune.plugin  # noqa: F401
+from fairseq_rnnprune.optim.pruned import PrunedOptimizer, PrunedOptimizerConfig
+from fairseq_rnnprune.pruning import FollowingDropout, tag_prunable
 
 
 def network() -> nn.ModuleDict:
@@ -62,3 +65,28 @@ def test_a_pruned_training_has_less_dropout(data, tmp_path):
 def test_a_model_without_dropout_is_told(data, tmp_path, caplog):
     run_train(data, tmp_path, *PRUNED, "--dropout", "0", "--prune-dropout-power", "0.5")
     assert "--prune-dropout-power 0.5: this model has no dropout" in caplog.text
+
+
+def optimizer_of(model):
+    tag_prunable(model)
+    owned = {"lr": [0.1], "tpu": False, "max_update": 4, "max_epoch": 0}
+    once = {"prune_schedule": "hard", "prune_start": "0", "prune_sparsity": "0.75"}
+    structured = OmegaConf.structured(PrunedOptimizerConfig)
+    cfg = OmegaConf.merge(structured, owned, once, {"prune_dropout_power": 0.5})
+    optimizer = PrunedOptimizer(cfg, model.parameters())
+    optimizer.adjust_dropout(model)
+    return optimizer
+
+
+def test_dropout_goes_by_saved_masks_and_by_zeros_where_there_are_none():
+    model, resumed, sparse = (nn.GRU(8, 8, num_layers=2, dropout=0.2) for _ in range(3))
+    optimizer = optimizer_of(model)
+    model(torch.randn(3, 2, 8))[0].sum().backward()
+    optimizer.step()
+    assert model.dropout == pytest.approx(0.1, abs=0.001)
+    # Of weights that are still dense.
+    optimizer_of(resumed).load_state_dict(optimizer.state_dict())
+    assert resumed.dropout == model.dropout
+    sparse.load_state_dict(model.state_dict())
+    optimizer_of(sparse).start([])
+    assert sparse.dropout == model.dropout

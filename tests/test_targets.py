@@ -230,7 +230,7 @@ def test_composite_optimizers_see_no_tags(name, tagged):
     tag_prunable(model)
     cfg = SimpleNamespace(optimizer=SimpleNamespace(_name=name))
     trainer = SimpleNamespace(cfg=cfg, model=model)
-    trainer_hooks._refuse_what_loses_masks(built.append, trainer)
+    trainer_hooks._build_for_masks(built.append, trainer)
     assert built == [trainer]
     assert (read_tag(model.weight_hh_l0) is not None) == tagged
     assert hasattr(model.weight_hh_l0, "optim_overrides") == tagged

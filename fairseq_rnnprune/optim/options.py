@@ -144,8 +144,9 @@ class PruningOptions(FairseqDataclass):
     prune_dropout_power: float = field(
         default=0.0,
         metadata={
-            "help": "every dropout rate is multiplied by what is left of the weights, in (0, 1], "
-            "to this power: 0, rates stay; 0.5, the rule of arXiv 1506.02626 (default: 0)"
+            "help": "every dropout rate is multiplied by the density of all pruned matrices, in "
+            "(0, 1], to this power: 0, rates stay; 0.5, the rule of arXiv 1506.02626, which has "
+            "one density for each layer (default: 0)"
         },
     )
     # Values that other groups of options own.

@@ -28,7 +28,7 @@ def install() -> None:
     """Wraps methods of fairseq; a second call changes nothing."""
     wrap_once(Trainer, "get_train_iterator", _tell_epoch_lengths)
     wrap_once(Trainer, "lr_step", _tell_of_the_last_rate)
-    wrap_once(Trainer, "_build_optimizer", _refuse_what_loses_masks)
+    wrap_once(Trainer, "_build_optimizer", _build_for_masks)
     wrap_once(Trainer, "load_checkpoint", _tell_of_lost_masks)
     wrap_once(FP16Optimizer, "load_state_dict", _refuse_masks_of_others)
 
@@ -78,8 +78,11 @@ def _updates_of_an_epoch(cfg: Any, iterator: EpochBatchIterating) -> list[int]:
     return [updates(batches / n) for n in cfg.optimization.update_freq]
 
 
-def _refuse_what_loses_masks(original: Callable, self: Trainer) -> None:
-    """fairseq flattens fp16 parameters, or hides an optimizer, before that can refuse."""
+def _build_for_masks(original: Callable, self: Trainer) -> None:
+    """The optimizer never sees the model: here its weights get tags, and its dropout is handed on.
+
+    fairseq flattens fp16 parameters, or hides an optimizer, before that can refuse.
+    """
     name = getattr(self.cfg.optimizer, "_name", None)
     if name == "pruned":
         check_training(self.cfg)

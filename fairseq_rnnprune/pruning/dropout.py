@@ -11,7 +11,8 @@ class FollowingDropout:
     """Every dropout rate of a model, times density ** power.
 
     A network with fewer connections overfits less, so a rate that suits the dense one is too high
-    for the pruned one; a power of 0.5 is the rule of Han et al. (arXiv 1506.02626, section 3.2).
+    for the pruned one; a power of 0.5 is the rule of Han et al. (arXiv 1506.02626, section 3.2),
+    who apply it to each layer by its own density; here all have the density of the whole model.
     Rates are those of dropout modules (`p`) and of recurrent layers (`dropout`) as they are when
     this is made, so make it before training. ValueError for a power that is negative or no number.
     """
