@@ -35,21 +35,16 @@ static INLINE V load_some(const float *p, int n) {
     return load(lanes);
 }
 
+// The largest |x|; NaN if one of them is. As integers they have the order that they have as floats, and NaN
+// comes last.
 static float magnitude(const float *x, int n) {
-    V largest{};
-    VI is_nan{};
-    for (int i = 0; i < n; i += LANES) {
-        const V v = i + LANES <= n ? load(x + i) : load_some(x + i, n - i);
-        const V size = v < 0.0f ? -v : v;
-        largest = size > largest ? size : largest;
-        is_nan |= v != v;
-    }
-    float result = 0.0f;
-    for (int i = 0; i < LANES; i++) {
-        if (is_nan[i]) return __builtin_nanf("");
-        result = largest[i] > result ? largest[i] : result;
-    }
-    return result;
+    VI largest{};
+    const auto compare = [&](VI size) INLINE_LAMBDA { largest = size > largest ? size : largest; };
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) compare((VI)load(x + i) & 0x7fffffff);
+    if (i < n) compare((VI)load_some(x + i, n - i) & 0x7fffffff);
+    for (int distance = LANES / 2; distance; distance /= 2) compare(permute(largest, LANE ^ distance));
+    return ((V)largest)[0];
 }
 
 template <int C>

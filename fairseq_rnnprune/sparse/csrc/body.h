@@ -8,6 +8,10 @@ namespace NAMESPACE {
 
 #include "panels.h"
 
+#include "dot.h"
+
+#include "joined.h"
+
 #include "integers.h"
 
 #include "activations.h"

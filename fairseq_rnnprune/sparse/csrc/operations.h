@@ -23,6 +23,7 @@ void barrier([[maybe_unused]] int threads) {
 
 // The first of a gate's panels that a thread owns: an equal part of the stored blocks for each.
 int first_panel(const Matrix &m, int thread, int threads) {
+    if (thread == 0) return 0;
     if (thread == threads) return m.gate_panels();
     const int64_t wanted = m.blocks(m.gate_panels()) * thread / threads;
     int low = 0, high = m.gate_panels();

@@ -1,11 +1,20 @@
 // Sums of a panel's blocks of floats times activations. Included once per instruction set (see body.h).
 
-// What becomes of a panel's sums: y = (sum - offset) * x_scale * scale + bias. Null where there is none.
+// What becomes of a panel's sums: y = (sum - offset) * x_scale * scale + bias. Null where there is none: a block's
+// SCALED and OFFSET tell of the first ones.
 struct Terms {
     const float *scales, *bias;
     const int32_t *offsets;
     const float *x_scales;
 };
+
+// To the next blocks, of SIZE weights each. The compiler does not see how far: it would compute both anew after a
+// loop, from how often that ran, which takes longer than loops as short as a panel's.
+template <int SIZE, class T>
+static INLINE void advance(const uint16_t *&columns, const T *&w, int blocks) {
+    columns += blocks, w += blocks * SIZE;
+    asm("" : "+r"(columns), "+r"(w));
+}
 
 // Vector registers that may hold sums; the others hold weights and activations.
 #if LANES == 16 || defined(__aarch64__)
@@ -87,6 +96,7 @@ template <class T, int R, int C> struct FloatBlock {
     typedef float Activation;
     typedef V Sum;
     static constexpr int ROWS = R, COLUMNS = C, LEVELS = 0;
+    static constexpr bool SCALED = std::is_signed_v<T> && std::is_integral_v<T>, OFFSET = false;
     // A row lies in SPAN lanes, if need be of several vectors that share their sum.
     static constexpr int SPAN = C < LANES ? C : LANES;
     static constexpr int VECTORS = R * C / LANES;
@@ -126,11 +136,17 @@ template <class T, int R, int C> struct FloatBlock {
         // addition every other cycle.
         constexpr int U = SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 3;
         V sums[U][SUMS][B] = {};
-        int k = 0;
-        for (; k + U <= n; k += U)
-            for (int u = 0; u < U; u++, w += R * C)
-                add(sums[u], w, x + (size_t)columns[k + u] * (B * C));
-        for (; k < n; k++, w += R * C) add(sums[0], w, x + (size_t)columns[k] * (B * C));
+        const uint16_t *const end = columns + n;
+        const auto next = [&](int blocks) INLINE_LAMBDA { advance<R * C>(columns, w, blocks); };
+        while (columns + U <= end) {
+            for (int u = 0; u < U; u++)
+                add(sums[u], w + u * R * C, x + (size_t)columns[u] * (B * C));
+            next(U);
+        }
+        while (columns < end) {
+            add(sums[0], w, x + (size_t)*columns * (B * C));
+            next(1);
+        }
         for (int s = 0; s < SUMS; s++)
             for (int b = 0; b < B; b++) {
                 sum[s][b] = sums[0][s][b];

@@ -5,7 +5,7 @@ template <class Block, int PANELS, int B>
 static INLINE void store_rows(const typename Block::Sum (&sum)[PANELS][Block::SUMS][B],
                               const Terms &terms, float *y, size_t rows, int batch) {
     for (int i = 0; i < PANELS * Block::ROWS / LANES; i++) {
-        const V factor = terms.scales ? load(terms.scales + i * LANES) : broadcast(1.0f);
+        const V factor = Block::SCALED ? load(terms.scales + i * LANES) : broadcast(1.0f);
         const V more = terms.bias ? load(terms.bias + i * LANES) : V{};
         for (int b = 0; b < B; b++)
             if (b < batch) {
@@ -15,9 +15,8 @@ static INLINE void store_rows(const typename Block::Sum (&sum)[PANELS][Block::SU
     }
 }
 
-// p [0 .. R-1], or as many as a vector holds, repeated to fill it; of null, `otherwise`.
-template <int R> static INLINE V repeat_rows(const float *p, float otherwise) {
-    if (!p) return broadcast(otherwise);
+// p [0 .. R-1], or as many as a vector holds, repeated to fill it.
+template <int R> static INLINE V repeat_rows(const float *p) {
     if constexpr (R >= LANES) return load(p);
     else return repeat<R>(p);
 }
@@ -30,6 +29,7 @@ static INLINE void store_added_rows(const V (&sum)[PANELS][Block::SUMS][B], cons
     constexpr int R = PANELS * Block::ROWS, SPAN = Block::SPAN, SUMS = Block::SUMS;
     constexpr int CHUNK = R < LANES ? R : LANES;
     static_assert(PANELS * SUMS * B % SPAN == 0, "vectors are added up by fours");
+    static_assert(!Block::SCALED, "no type of these has scales");
     const auto vector = [&](int i) INLINE_LAMBDA {
         return sum[i / SUMS % PANELS][i % SUMS][i / (SUMS * PANELS)];
     };
@@ -41,8 +41,7 @@ static INLINE void store_added_rows(const V (&sum)[PANELS][Block::SUMS][B], cons
     for (int i = 0; i < PANELS * SUMS * B * 4 / SPAN; i += 4) {
         const int b = i / 4 * LANES / R, r = i / 4 * LANES % R;
         const V sums = add_up(of_4_lanes(i), of_4_lanes(i + 1), of_4_lanes(i + 2), of_4_lanes(i + 3));
-        const V all = sums * repeat_rows<R>(terms.scales ? terms.scales + r : nullptr, 1.0f) +
-                      repeat_rows<R>(terms.bias ? terms.bias + r : nullptr, 0.0f);
+        const V all = terms.bias ? sums + repeat_rows<R>(terms.bias + r) : sums;
         for (int j = 0; j < LANES / CHUNK; j++)
             if (b + j < batch) {
                 const V part = permute(all, (LANE + j * CHUNK) & (LANES - 1));
@@ -60,22 +59,26 @@ static INLINE void store_panels(const typename Block::Sum (&sum)[PANELS][Block::
 }
 
 // Where a gate's panels lie in scales, offsets, bias and y.
-struct Place {
+template <class Block> struct Place {
     Terms terms;
     float *y;
     Place(const Matrix &m, int g, const float *bias, float *y)
-        : terms{m.scales ? m.scales + (size_t)g * m.gate_panels() * m.block_rows : nullptr,
-                bias ? bias + g * m.gate_rows() : nullptr,
-                m.offsets ? m.offsets + (size_t)g * m.gate_panels() * m.block_rows : nullptr,
-                nullptr},
-          y(y + g * m.gate_rows()) {}
+        : terms(moved({m.scales, nullptr, m.offsets, nullptr}, g * m.gate_panels() * Block::ROWS)),
+          y(y + g * m.gate_rows()) {
+        terms.bias = bias ? bias + g * m.gate_rows() : nullptr;
+    }
 
     // The same from this row on, for the activations from `start` on.
     Terms from(int row, const Activations &x, int start) const {
-        return {terms.scales ? terms.scales + row : nullptr,
-                terms.bias ? terms.bias + row : nullptr,
-                terms.offsets ? terms.offsets + row : nullptr,
-                x.scales ? x.scales + start : nullptr};
+        Terms from_row = moved(terms, row);
+        from_row.x_scales = Block::LEVELS ? x.scales + start : nullptr;
+        return from_row;
+    }
+
+  private:
+    static Terms moved(const Terms &terms, int rows) {
+        return {Block::SCALED ? terms.scales + rows : nullptr, terms.bias ? terms.bias + rows : nullptr,
+                Block::OFFSET ? terms.offsets + rows : nullptr, nullptr};
     }
 };
 
@@ -85,24 +88,26 @@ template <class Block, int B>
 static NOINLINE void some_rows(const Matrix &m, int g, int p, const Activations &x,
                                const float *bias, float *y, int batch) {
     constexpr int R = Block::ROWS, N = Block::template panels<B>();
-    const Place place(m, g, bias, y);
+    const Place<Block> place(m, g, bias, y);
+    const int row = p * R, rows = m.gate_rows() - row < R ? m.gate_rows() - row : R;
     // As many as a group of panels has, of which only the first is wanted.
+    float scales[N * R] = {}, more[N * R] = {};
     int32_t offsets[N * R] = {};
-    if (place.terms.offsets)
-        for (int r = 0; r < R; r++) offsets[r] = place.terms.offsets[p * R + r];
+    for (int r = 0; r < rows; r++) {
+        if (Block::SCALED) scales[r] = place.terms.scales[row + r];
+        if (Block::OFFSET) offsets[r] = place.terms.offsets[row + r];
+        if (bias) more[r] = place.terms.bias[row + r];
+    }
     auto data = (const typename Block::Activation *)x.data;
     for (int start = 0; start < batch; start += B) {
         typename Block::Sum sum[N][Block::SUMS][B] = {};
         Block::template sums<B>(sum[0], m, g * m.gate_panels() + p, data);
         float out[B][N * R];
         const float *x_scales = Block::LEVELS ? x.scales + start : nullptr;
-        store_panels<Block>(sum, Terms{nullptr, nullptr, offsets, x_scales}, out[0], N * R, B);
-        const Terms terms = place.from(0, x, start);
+        store_panels<Block>(sum, Terms{scales, more, offsets, x_scales}, out[0], N * R, B);
         for (int b = start; b < start + B && b < batch; b++)
-            for (int r = 0, row = p * R; r < R && row < m.gate_rows(); r++, row++)
-                place.y[(size_t)b * m.rows + row] =
-                    out[b - start][r] * (terms.scales ? terms.scales[row] : 1.0f) +
-                    (terms.bias ? terms.bias[row] : 0.0f);
+            for (int r = 0; r < rows; r++)
+                place.y[(size_t)b * m.rows + row + r] = out[b - start][r];
         data += (size_t)m.block_width() * B * Block::COLUMNS;
     }
 }
@@ -121,7 +126,7 @@ static void rows_in_tiles(const Matrix &matrix, int first, int last, const Activ
     // Where wider tiles exist, one of width 1 is for a batch of one.
     const int batch = B == 1 && Block::MAX_TILE > 1 ? 1 : x.batch;
     for (int g = 0; g < m.gates; g++) {
-        const Place place(m, g, bias, y);
+        const Place<Block> place(m, g, bias, y);
         int p = first;
         for (; p + GROUP <= last && (p + GROUP) * R <= height; p += GROUP) {
             auto data = (const typename Block::Activation *)x.data;

@@ -122,13 +122,14 @@ template <class T> static INLINE T permute(T v, VI from) {
 
 // The halves of every 8 lanes of v, then of w, added up, without gaps.
 #if LANES == 16
-static INLINE V add_halves(V v, V w) {
+template <class T> static INLINE T add_halves(T v, T w) {
     const __m512 a = (__m512)v, b = (__m512)w;
-    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    return (T)_mm512_shuffle_f32x4(a, b, 0x88) + (T)_mm512_shuffle_f32x4(a, b, 0xdd);
 }
 #elif LANES == 8
-static INLINE V add_halves(V v, V w) {
-    return _mm256_add_ps(_mm256_permute2f128_ps(v, w, 0x20), _mm256_permute2f128_ps(v, w, 0x31));
+template <class T> static INLINE T add_halves(T v, T w) {
+    const __m256 a = (__m256)v, b = (__m256)w;
+    return (T)_mm256_permute2f128_ps(a, b, 0x20) + (T)_mm256_permute2f128_ps(a, b, 0x31);
 }
 #endif
 

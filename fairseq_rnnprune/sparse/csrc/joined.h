@@ -1,0 +1,93 @@
+// Several blocks of integers in one vector, each in lanes of its own, where a block alone would leave lanes empty
+// and the batch is one. Included once per instruction set (see body.h).
+
+#if LANES > 4
+// v, then zeros.
+#if LANES == 16
+static INLINE VI widen(VI8 v) { return (VI)_mm512_zextsi256_si512((__m256i)v); }
+static INLINE VI widen(VI4 v) { return (VI)_mm512_zextsi128_si512((__m128i)v); }
+#else
+static INLINE VI widen(VI4 v) { return (VI)_mm256_zextsi128_si256((__m128i)v); }
+#endif
+
+template <class Block> struct Joined {
+    typedef typename Block::Value Value;
+    typedef typename Block::Activation Activation;
+    static constexpr int PART = Block::PART, BLOCKS = LANES / PART;
+    static constexpr int SIZE = Block::ROWS * Block::COLUMNS;
+
+    // What so many blocks, of these columns, are multiplied with.
+    template <int COUNT>
+    static INLINE typename Ints<COUNT * PART>::Type factors(const Activation *x,
+                                                            const uint16_t *columns) {
+        // One load instead of several, as loads are what takes time here.
+        uint64_t numbers = 0;
+        __builtin_memcpy(&numbers, columns, sizeof(uint16_t) * COUNT);
+        const auto block = [&](int i) INLINE_LAMBDA {
+            return x + (size_t)Block::COLUMNS * (uint16_t)(numbers >> 16 * i);
+        };
+        // A row of its factors, in the lowest lanes.
+        const auto row = [&](int i) INLINE_LAMBDA {
+            if constexpr (Block::SPAN == 2) return _mm_loadl_epi64((const __m128i *)block(i));
+            int32_t lane;
+            __builtin_memcpy(&lane, block(i), sizeof(lane));
+            return _mm_cvtsi32_si128(lane);
+        };
+        if constexpr (COUNT == 1) return Block::factors(block(0));
+        else if constexpr (COUNT * PART == 8)
+            return (VI8)_mm256_blend_epi32(_mm256_broadcastd_epi32(row(0)),
+                                           _mm256_broadcastd_epi32(row(1)), 0xf0);
+#if LANES == 16
+        else if constexpr (Block::SPAN == 2)
+            return (VI)_mm512_mask_broadcastq_epi64(_mm512_broadcastq_epi64(row(0)), 0xf0, row(1));
+        else {
+            __m512i all = _mm512_broadcastd_epi32(row(0));
+            for (int i = 1; i < COUNT; i++)
+                all = _mm512_mask_broadcastd_epi32(all, ((1 << PART) - 1) << i * PART, row(i));
+            return (VI)all;
+        }
+#endif
+    }
+
+    // The sums of a panel, of every BLOCKS-th block in lanes of their own.
+    static INLINE VI sums(const Matrix &m, int panel, const Activation *x) {
+        const int first = m.pointers[panel];
+        const uint16_t *columns = m.columns + first, *const end = m.columns + m.pointers[panel + 1];
+        const Value *w = (const Value *)m.values + (size_t)first * SIZE;
+        // Two, because one dot product takes several cycles.
+        VI even{}, odd{};
+        const auto next = [&](int blocks) INLINE_LAMBDA { advance<SIZE>(columns, w, blocks); };
+        while (columns + 2 * BLOCKS <= end) {
+            even = dot(even, w, factors<BLOCKS>(x, columns));
+            odd = dot(odd, w + BLOCKS * SIZE, factors<BLOCKS>(x, columns + BLOCKS));
+            next(2 * BLOCKS);
+        }
+        if (columns + BLOCKS <= end) {
+            odd = dot(odd, w, factors<BLOCKS>(x, columns));
+            next(BLOCKS);
+        }
+        if constexpr (BLOCKS == 4)
+            if (columns + 2 <= end) {
+                even += widen(dot(VI8{}, w, factors<2>(x, columns)));
+                next(2);
+            }
+        if (columns < end) odd += widen(dot(typename Block::Part{}, w, factors<1>(x, columns)));
+        return even + odd;
+    }
+
+    // The rows of so many panels, one after another.
+    static INLINE VI rows(const VI (*sum)[1][1]) {
+        const auto of = [&](int panel) INLINE_LAMBDA { return sum[panel][0][0]; };
+        if constexpr (PART == 4) {
+            if constexpr (BLOCKS == 2) return add_halves(of(0), of(1));
+            else return add_halves(add_halves(of(0), of(1)), add_halves(of(2), of(3)));
+        }
+#if LANES == 16
+        const __m512i a = (__m512i)of(0), b = (__m512i)of(1);
+        return (VI)_mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x44), _mm512_shuffle_i32x4(a, b, 0xee));
+#endif
+    }
+};
+#else
+template <class Block> struct Joined;
+#endif
