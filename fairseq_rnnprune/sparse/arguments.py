@@ -65,7 +65,7 @@ def check_activations(
 
     TypeError or ValueError for what W cannot be multiplied by.
     """
-    if _is_plain(x, shape, W):
+    if is_plain(x) and _fits(x, shape, W):
         return x
     check_float_tensor(function, name, x)
     fits = x.dim() == len(shape) and all(
@@ -130,15 +130,21 @@ def check_float_tensor(function: str, name: str, x: Any) -> None:
         )
 
 
-def _is_plain(x: Tensor, shape: tuple[int | str, ...], W: BlockSparseMatrix) -> bool:
-    """Whether nothing is wrong with x and nothing to convert: the quick answer to most calls."""
+def is_plain(x: Any) -> bool:
+    """Whether x is in order and nothing to convert: a kernel may read it, once contiguous."""
     return (
         isinstance(x, Tensor)
         and x.dtype is torch.float32
-        and not x.requires_grad
         and x.layout is torch.strided
         and not x.is_neg()
-        and x.dim() == len(shape)
+        and not (x.requires_grad and torch.is_grad_enabled())
+    )
+
+
+def _fits(x: Tensor, shape: tuple[int | str, ...], W: BlockSparseMatrix) -> bool:
+    """The quick answer to most calls."""
+    return (
+        x.dim() == len(shape)
         # Whatever a letter stands for comes before the sizes.
         and x.shape[-1] == shape[-1]
         and (len(shape) < 3 or x.shape[1] == shape[1])

@@ -26,7 +26,7 @@ class Network:
 
     def __init__(self, layers: Sequence[Sequence[Direction]], width: int, hidden: int):
         flat = [direction for layer in layers for direction in layer]
-        self.directions, self.hidden = len(layers[0]), hidden
+        self.cells, self.directions, self.hidden = len(flat), len(layers[0]), hidden
         self.kept = []
         self.zeros: Tensor | None = None
         widths = [width] * self.directions
@@ -64,14 +64,16 @@ class Network:
         h_0 = self._zeros(x, batch) if h_0 is None else h_0.contiguous()
         # As x is: floats on the CPU, whatever torch's defaults are.
         out = x.new_empty(steps, batch, self.directions * self.hidden)
-        h_n = x.new_empty(len(self.structs), batch, self.hidden)
+        h_n = x.new_empty(self.cells, batch, self.hidden)
         call(
             "network",
             self.structs,
-            len(self.structs),
+            self.cells,
             self.directions,
             from_x,
-            *map(address, (h_0, out, h_n)),
+            address(h_0),
+            out.data_ptr(),
+            h_n.data_ptr(),
             steps,
             batch,
             threads() if self.is_large else 1,
@@ -80,7 +82,7 @@ class Network:
 
     def _zeros(self, x: Tensor, batch: int) -> Tensor:
         # Kept, for nobody writes to them, and new ones take a tenth of a short call.
-        shape = (len(self.structs), batch, self.hidden)
+        shape = (self.cells, batch, self.hidden)
         # Read once: another thread may put its own there meanwhile.
         zeros = self.zeros
         if zeros is None or zeros.shape != shape:

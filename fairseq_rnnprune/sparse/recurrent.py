@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from .arguments import as_floats, check_float_tensor, not_compiled
+from .arguments import as_floats, check_float_tensor, is_plain, not_compiled
 from .cpu_network import Network
 from .direction import Direction, ShapeChoice, pack_layers
 from .dispatch import choose_backend
@@ -63,20 +63,22 @@ class SparseRecurrent(nn.Module):
         """
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx, lengths)
-        self._check_input(input)
+        # Asked once, as a step of a small network takes less time than questions do.
+        plain = is_plain(input) and (hx is None or is_plain(hx))
+        self._check_input(input, plain)
         dtype, batched = input.dtype, input.dim() == 3
-        x = as_floats(input)
+        x = input if plain else as_floats(input)
         if not batched:
             x = x.unsqueeze(1)
         elif self.batch_first:
             x = x.transpose(0, 1)
-        h_0 = None if hx is None else self._check_states(hx, x, batched)
+        h_0 = None if hx is None else self._check_states(hx, x, batched, plain)
         if lengths is None:
-            out, h_n = self._whole(x, h_0)
+            out, h_n = self._whole(x, h_0, plain)
         else:
             h_0 = self._zeros(x) if h_0 is None else h_0
             lengths = check_lengths(lengths, x.shape[1], len(x), self._name)
-            is_one_call = _is_plain(x) and self._network(x) is not None
+            is_one_call = is_plain(x) and x.is_cpu and self._network(x) is not None
             run = self._run_by_length if is_one_call else self._run_padded
             out, h_n = run(x, h_0, lengths.to(x.device))
         if dtype != torch.float32:
@@ -115,10 +117,10 @@ class SparseRecurrent(nn.Module):
         out, h_n = self._run(x, h_0, lengths)
         return zero_padding(out, lengths), h_n
 
-    def _whole(self, x: Tensor, h_0: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Without padding: in one call if possible."""
-        is_plain = _is_plain(x) and (h_0 is None or _is_plain(h_0))
-        network = self._network(x) if is_plain else None
+    def _whole(self, x: Tensor, h_0: Tensor | None, plain: bool = False) -> tuple[Tensor, Tensor]:
+        """Without padding: in one call if possible. `plain`: whether both are known to be so."""
+        plain = plain or is_plain(x) and (h_0 is None or is_plain(h_0))
+        network = self._network(x) if plain and x.is_cpu else None
         if network is not None:
             return network(x, h_0)
         # The layers, one by one, convert what is not plain or say what is wrong.
@@ -144,9 +146,12 @@ class SparseRecurrent(nn.Module):
 
         Copies of this module make their own.
         """
-        made_of = [(id(p.W), id(p.bias), p.backend) for p in self._parts]
-        known, arrays, versions, network = self._prepared
-        if known != made_of or versions != [array._version for array in arrays]:
+        made_of, arrays, versions, network = self._prepared
+        is_same = bool(made_of) and versions == [array._version for array in arrays]
+        for part, W, bias, backend in made_of:
+            is_same &= part.W is W and part.bias is bias and part.backend == backend
+        if not is_same:
+            made_of = [(part, part.W, part.bias, part.backend) for part in self._parts]
             arrays = [array for part in self._parts for array in part.W.present]
             versions = [array._version for array in arrays]
             network = self._prepare(x)
@@ -168,26 +173,28 @@ class SparseRecurrent(nn.Module):
     def _name(self) -> str:
         return type(self).__name__
 
-    def _check_input(self, x: Tensor) -> None:
-        check_float_tensor(self._name, "input", x)
-        if x.dim() not in (2, 3) or x.shape[-1] != self.input_size:
+    def _check_input(self, x: Tensor, plain: bool) -> None:
+        if not plain:
+            check_float_tensor(self._name, "input", x)
+        shape = x.shape
+        if len(shape) not in (2, 3) or shape[-1] != self.input_size:
             layout = "B, T" if self.batch_first else "T, B"
             size = self.input_size
             raise ValueError(
-                f"{self._name}: expected input [{layout}, {size}] or [T, {size}], "
-                f"got {list(x.shape)}"
+                f"{self._name}: expected input [{layout}, {size}] or [T, {size}], got {list(shape)}"
             )
-        if x.shape[1 if x.dim() == 3 and self.batch_first else 0] == 0:
-            raise ValueError(f"{self._name}: expected at least one step, got input {list(x.shape)}")
+        if shape[1 if len(shape) == 3 and self.batch_first else 0] == 0:
+            raise ValueError(f"{self._name}: expected at least one step, got input {list(shape)}")
 
-    def _check_states(self, h_0: Tensor, x: Tensor, batched: bool) -> Tensor:
+    def _check_states(self, h_0: Tensor, x: Tensor, batched: bool, plain: bool) -> Tensor:
         """The states before x [T, B, I] as float32 [layers * directions, B, H]."""
-        check_float_tensor(self._name, "hx", h_0)
+        if not plain:
+            check_float_tensor(self._name, "hx", h_0)
         batch = (x.shape[1],) if batched else ()
         expected = (self._cells, *batch, self.hidden_size)
         if h_0.shape != expected:
             raise ValueError(f"{self._name}: expected hx {list(expected)}, got {list(h_0.shape)}")
-        h_0 = as_floats(h_0)
+        h_0 = h_0 if plain else as_floats(h_0)
         return h_0 if batched else h_0.unsqueeze(1)
 
 
@@ -230,12 +237,6 @@ class SparseRNN(SparseRecurrent):
             raise ValueError(f"SparseRNN.from_dense: expected a ceiling above 0, got {ceiling}")
         layers = pack_layers(rnn, rnn.nonlinearity, block_shape, dtype, backend, ceiling)
         return cls(layers, rnn.batch_first)
-
-
-def _is_plain(x: Tensor) -> bool:
-    """Whether the native kernels may read x, once it is contiguous."""
-    wants_gradient = x.requires_grad and torch.is_grad_enabled()
-    return x.is_cpu and x.dtype is torch.float32 and not wants_gradient
 
 
 def _check_type(owner: str, dense: nn.Module, expected: type) -> None:
