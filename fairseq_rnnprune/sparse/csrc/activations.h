@@ -47,11 +47,13 @@ static float magnitude(const float *x, int n) {
     return ((V)largest)[0];
 }
 
-template <int C>
+// In order or, of a block, even columns, then odd ones.
+template <int C, bool IN_ORDER>
 static void pack_blocks(const Matrix &m, int first, int last, const float *x,
                         const Activations &packed) {
     // Rows are read along K and written across it; so few columns at a time stay in the cache.
     constexpr int CHUNK = 128 / C;
+    const auto place = [](int c) INLINE_LAMBDA { return IN_ORDER ? c : c / 2 + c % 2 * (C / 2); };
     const int B = packed.tile, whole = m.width / C;
     float *tile = (float *)packed.data;
     for (int start = 0; start < packed.batch; start += B, tile += (size_t)m.block_width() * B * C)
@@ -62,10 +64,10 @@ static void pack_blocks(const Matrix &m, int first, int last, const float *x,
                 for (int j = low; j < last && j < low + CHUNK; j++) {
                     float *to = tile + ((size_t)j * B + b) * C;
                     if (real && j < whole)
-                        for (int c = 0; c < C; c++) to[c] = from[j * C + c];
+                        for (int c = 0; c < C; c++) to[place(c)] = from[j * C + c];
                     else
                         for (int c = 0; c < C; c++)
-                            to[c] = real && j * C + c < m.width ? from[j * C + c] : 0.0f;
+                            to[place(c)] = real && j * C + c < m.width ? from[j * C + c] : 0.0f;
                 }
             }
 }
@@ -113,5 +115,5 @@ template <class Block>
 static void pack(const Matrix &m, int first, int last, const float *x, const Activations &packed) {
     if constexpr (Block::LEVELS > 0)
         quantise_blocks<typename Block::Value, Block::COLUMNS>(m, first, last, x, packed);
-    else pack_blocks<Block::COLUMNS>(m, first, last, x, packed);
+    else pack_blocks<Block::COLUMNS, Block::IN_ORDER>(m, first, last, x, packed);
 }

@@ -8,6 +8,8 @@ namespace NAMESPACE {
 
 #include "panels.h"
 
+#include "pairs.h"
+
 #include "dot.h"
 
 #include "joined.h"
@@ -21,7 +23,7 @@ namespace NAMESPACE {
 #include "recurrent.h"
 
 #define FLOAT_PRODUCT(R, C) product<FloatBlock<float, R, C>>(),
-#define BFLOAT_PRODUCT(R, C) product<FloatBlock<uint16_t, R, C>>(),
+#define BFLOAT_PRODUCT(R, C) bfloat_product<R, C>(),
 #define INT8_PRODUCT(R, C) integer_product<int8_t, R, C>(),
 #define INT16_PRODUCT(R, C) integer_product<int16_t, R, C>(),
 

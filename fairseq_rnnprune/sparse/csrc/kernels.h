@@ -65,6 +65,7 @@ struct Product {
     int max_tile;          // a power of two
     int levels;            // of integer activations on either side of 0; 0: they are floats
     int activation_bytes;
+    bool in_order;         // activations are floats as they come
     // Writes the block columns first to last - 1 of x [B, K] into the layout of Activations; a scale becomes NaN
     // where integers cannot say that x is.
     void (*pack)(const Matrix &, int first, int last, const float *x, const Activations &);

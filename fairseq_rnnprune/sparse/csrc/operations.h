@@ -71,7 +71,7 @@ float *activation_scales(const float *x, const Activations &packed, int width, i
 
 // No panel reads beyond K if whole blocks make up K, so x itself is in the right layout.
 bool is_packed(const Matrix &m, const Product &product, int batch) {
-    return batch == 1 && m.width % m.block_columns == 0 && !product.levels;
+    return batch == 1 && m.width % m.block_columns == 0 && product.in_order;
 }
 
 int at_most(int64_t x, int limit) { return x < limit ? (int)x : limit; }

@@ -97,6 +97,7 @@ template <class T, int R, int C> struct FloatBlock {
     typedef V Sum;
     static constexpr int ROWS = R, COLUMNS = C, LEVELS = 0;
     static constexpr bool SCALED = std::is_signed_v<T> && std::is_integral_v<T>, OFFSET = false;
+    static constexpr bool IN_ORDER = true;
     // A row lies in SPAN lanes, if need be of several vectors that share their sum.
     static constexpr int SPAN = C < LANES ? C : LANES;
     static constexpr int VECTORS = R * C / LANES;

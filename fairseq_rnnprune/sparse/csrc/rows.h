@@ -53,7 +53,7 @@ static INLINE void store_added_rows(const V (&sum)[PANELS][Block::SUMS][B], cons
 template <class Block, int PANELS, int B>
 static INLINE void store_panels(const typename Block::Sum (&sum)[PANELS][Block::SUMS][B],
                                 const Terms &terms, float *y, size_t rows, int batch) {
-    if constexpr (Block::LEVELS || Block::SPAN == 1)
+    if constexpr (Block::LEVELS || Block::SPAN < 4)
         store_rows<Block>(sum, terms, y, rows, batch);
     else store_added_rows<Block>(sum, terms, y, rows, batch);
 }
@@ -181,10 +181,17 @@ static void add_diagonal(const Matrix &m, int first, int last, const float *x, f
 template <class Block> static constexpr Product product() {
     return {Block::ROWS,   Block::COLUMNS, Block::MAX_TILE,
             Block::LEVELS, sizeof(typename Block::Activation),
-            pack<Block>,   rows<Block>};
+            Block::IN_ORDER, pack<Block>, rows<Block>};
 }
 
 // Of blocks of one column, which have no dot products, integers are widened.
 template <class T, int R, int C> static constexpr Product integer_product() {
     return product<std::conditional_t<C % 4 == 0, IntegerBlock<T, R, C>, FloatBlock<T, R, C>>>();
+}
+
+template <int R, int C> static constexpr Product bfloat_product() {
+#if LANES == 8
+    if constexpr (C > 1) return product<PairBlock<R, C>>();
+#endif
+    return product<FloatBlock<uint16_t, R, C>>();
 }

@@ -90,14 +90,18 @@ static INLINE V load(const int16_t *p) { return load_integers(p); }
 
 // x[0 .. C-1], repeated to fill a vector; of more than LANES, the first ones.
 template <int C> static INLINE V repeat(const float *x) {
-    static_assert(C == 1 || C == 4 || C == 8, "block columns");
+    static_assert(C == 1 || C == 2 || C == 4 || C == 8, "lanes of a row");
     if constexpr (C == 1) return broadcast(*x);
     else if constexpr (C >= LANES) return load(x);
 #if LANES == 16
     else if constexpr (C == 4) return _mm512_broadcast_f32x4(_mm_loadu_ps(x));
     else return (V)_mm512_broadcast_f64x4((__m256d)_mm256_loadu_ps(x));
 #elif LANES == 8
-    else return _mm256_broadcast_ps((const __m128 *)x);
+    else if constexpr (C == 2) {
+        double two;
+        __builtin_memcpy(&two, x, sizeof(two));
+        return (V)_mm256_set1_pd(two);
+    } else return _mm256_broadcast_ps((const __m128 *)x);
 #endif
 }
 
