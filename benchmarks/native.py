@@ -4,7 +4,9 @@
 
 Compiles native.cpp with the package's kernels. Of each format: the least time of a GRU's step (in a
 sequence of 64) and of a product, batch 1, one thread, random masks; and of reading as many bytes.
-The same, or a product alone, of others' kernels where they are named:
+The formats take turns, one process after another, for a machine's speed changes with time, and
+with where a process's arrays lie. The same, or a product alone, of others' kernels where they are
+named:
 
 - Opus 1.5 or later (https://gitlab.xiph.org/xiph/opus), up to 2016 inputs in int8;
 - Lyra (https://github.com/google/lyra), whose headers want those of abseil and glog;
@@ -35,6 +37,7 @@ def main() -> None:
     options.add_argument("--hidden", type=int, nargs="+", default=[384, 512, 656, 1760, 2560])
     options.add_argument("--sparsity", type=float, default=0.9)
     options.add_argument("--instruction-set", metavar="NAME", help="instead of the best one here")
+    options.add_argument("--rounds", type=int, default=3, help="the least of them counts")
     options.add_argument("--opus", type=Path, metavar="CHECKOUT", help="compare with its kernels")
     options.add_argument("--lyra", type=Path, metavar="CHECKOUT", help="the same")
     options.add_argument("--deepsparse", type=Path, metavar="PYTHON", help="the same")
@@ -56,11 +59,23 @@ def main() -> None:
         for hidden in arguments.hidden:
             sizes = [str(hidden), f"{1 - arguments.sparsity:g}"]
             wanted = [arguments.instruction_set] if arguments.instruction_set else []
-            rows = rows_of([str(program), *sizes, *wanted])
+            rows = least([str(program), *sizes, *wanted], arguments.rounds)
             if arguments.deepsparse:
                 script = str(FOLDER / "deepsparse_peer.py")
                 rows += rows_of([str(arguments.deepsparse), script, *sizes])
             record(arguments, hidden, rows)
+
+
+def least(command: list[str], rounds: int) -> list[dict[str, float]]:
+    """The rows of so many runs of a command, with the least of each row's times."""
+    runs = [rows_of(command) for _ in range(rounds)]
+    return [
+        {
+            name: min(row[name] for row in rows) if name.endswith("_us") else value
+            for name, value in rows[0].items()
+        }
+        for rows in zip(*runs, strict=True)
+    ]
 
 
 def rows_of(command: list[str]) -> list[dict[str, float]]:
@@ -84,6 +99,7 @@ def record(arguments: argparse.Namespace, hidden: int, rows: list[dict[str, floa
         f"native-h{hidden}",
         1,
         f"python benchmarks/native.py --hidden {hidden} --sparsity {arguments.sparsity:g}"
+        f" --rounds {arguments.rounds}"
         + (f" --instruction-set {arguments.instruction_set}" if arguments.instruction_set else "")
         + (" --opus CHECKOUT" if arguments.opus else "")
         + (" --lyra CHECKOUT" if arguments.lyra else "")
