@@ -18,10 +18,10 @@ CSR_COST = 4.0
 # So up to about H = 1000, panels that store most of an unstructured mask are faster than CSR
 # (benchmarks/results/auto).
 CSR_STEP_COST = 800_000
-# Those kernels that take activations as integers, too, at a batch of 1: int8 for H = 384 and 1760
-# (benchmarks/results/native), int16 for 384 and 656 (native_intel).
+# Those kernels that take activations as integers, too, at a batch of 1: int8 for H = 384 and 656
+# (benchmarks/results/native_emerald_rapids), int16 for the same (native_intel).
 INTEGER_COSTS = {
-    torch.int8: {(16, 4): 0.4, (8, 8): 0.45, (8, 4): 0.55, (4, 4): 0.9},
+    torch.int8: {(16, 4): 0.4, (8, 8): 0.45, (8, 4): 0.55, (4, 4): 0.75},
     torch.int16: {(16, 4): 0.55, (8, 8): 0.65, (8, 4): 0.7, (4, 4): 1.0},
 }
 
