@@ -91,7 +91,7 @@ template <class T, int R, int C> struct IntegerBlock {
         ExactSum exact[U][SUMS][B] = {};
         const uint16_t *const end = columns + n;
         const auto next = [&](int blocks) INLINE_LAMBDA { advance<R * C>(columns, w, blocks); };
-        while (columns + U <= end) {
+        while (are_left<U>(columns, end)) {
             for (int u = 0; u < U; u++)
                 add(exact[u], w + u * R * C, x + (size_t)columns[u] * (C * B));
             next(U);

@@ -8,12 +8,24 @@ struct Terms {
     const float *x_scales;
 };
 
-// To the next blocks, of SIZE weights each. The compiler does not see how far: it would compute both anew after a
-// loop, from how often that ran, which takes longer than loops as short as a panel's.
+// To the next blocks, of SIZE weights each. The compiler for x86 does not see how far: it would compute both anew
+// after a loop, from how often that ran, which takes longer than loops as short as a panel's.
 template <int SIZE, class T>
 static INLINE void advance(const uint16_t *&columns, const T *&w, int blocks) {
     columns += blocks, w += blocks * SIZE;
+#if LANES > 4
     asm("" : "+r"(columns), "+r"(w));
+#endif
+}
+
+// Whether there are U blocks more; which way to ask takes less time depends on the processor.
+template <int U> static INLINE bool are_left(const uint16_t *columns, const uint16_t *end) {
+#if LANES > 4
+    return columns + U <= end;
+#else
+    // As numbers, for of a matrix without blocks both are null.
+    return (intptr_t)columns < (intptr_t)end - (intptr_t)sizeof(*end) * (U - 1);
+#endif
 }
 
 // Vector registers that may hold sums; the others hold weights and activations.
@@ -139,7 +151,7 @@ template <class T, int R, int C> struct FloatBlock {
         V sums[U][SUMS][B] = {};
         const uint16_t *const end = columns + n;
         const auto next = [&](int blocks) INLINE_LAMBDA { advance<R * C>(columns, w, blocks); };
-        while (columns + U <= end) {
+        while (are_left<U>(columns, end)) {
             for (int u = 0; u < U; u++)
                 add(sums[u], w + u * R * C, x + (size_t)columns[u] * (B * C));
             next(U);
