@@ -120,6 +120,8 @@ def test_states_of_another_dtype_are_converted(dtype):
     # A network made for the CPU does not meet another device's addresses.
     with pytest.raises(ValueError, match="expected x on cpu like W, got meta"):
         sparse(x.to("meta"))
+    with pytest.raises(ValueError, match="expected h on cpu like W, got meta"):
+        sparse(x, torch.zeros(sparse._cells, x.shape[1], H, device="meta"))
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,8 @@ class SparseRecurrent(nn.Module):
     def _whole(self, x: Tensor, h_0: Tensor | None, plain: bool = False) -> tuple[Tensor, Tensor]:
         """Without padding: in one call if possible. `plain`: whether both are known to be so."""
         plain = plain or is_plain(x) and (h_0 is None or is_plain(h_0))
-        network = self._network(x) if plain and x.is_cpu else None
+        on_cpu = x.is_cpu and (h_0 is None or h_0.is_cpu)
+        network = self._network(x) if plain and on_cpu else None
         if network is not None:
             return network(x, h_0)
         # The layers, one by one, convert what is not plain or say what is wrong.
