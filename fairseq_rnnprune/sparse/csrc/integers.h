@@ -89,17 +89,9 @@ template <class T, int R, int C> struct IntegerBlock {
         const uint16_t *columns = m.columns + m.pointers[panel];
         const T *w = (const T *)m.values + (size_t)m.pointers[panel] * (R * C);
         ExactSum exact[U][SUMS][B] = {};
-        const uint16_t *const end = columns + n;
-        const auto next = [&](int blocks) INLINE_LAMBDA { advance<R * C>(columns, w, blocks); };
-        while (are_left<U>(columns, end)) {
-            for (int u = 0; u < U; u++)
-                add(exact[u], w + u * R * C, x + (size_t)columns[u] * (C * B));
-            next(U);
-        }
-        while (columns < end) {
-            add(exact[0], w, x + (size_t)*columns * (C * B));
-            next(1);
-        }
+        in_turns<R * C, U>(columns, n, w, [&](int u, const T *weights, size_t column) INLINE_LAMBDA {
+            add(exact[u], weights, x + column * (C * B));
+        });
         for (int s = 0; s < SUMS; s++)
             for (int b = 0; b < B; b++) {
                 for (int u = 1; u < U; u++) exact[0][s][b] = add_wrapping(exact[0][s][b], exact[u][s][b]);

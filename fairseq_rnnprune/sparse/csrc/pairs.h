@@ -20,14 +20,13 @@ template <int R, int C> struct PairBlock {
         // Additions wait for one another: so many independent sums hide that, of even and of odd columns, of a
         // block and the next.
         constexpr int N = SUMS * B > 4 ? 1 : SUMS * B > 1 ? 2 : 4, U = N > 2 ? 2 : 1;
-        const uint16_t *columns = m.columns + m.pointers[panel];
-        const uint16_t *const end = m.columns + m.pointers[panel + 1];
-        const Value *w = (const Value *)m.values + (size_t)m.pointers[panel] * (R * C);
+        const int first = m.pointers[panel], n = m.pointers[panel + 1] - first;
+        const Value *w = (const Value *)m.values + (size_t)first * (R * C);
         V part[N][SUMS][B] = {};
-        const auto add = [&](int u) INLINE_LAMBDA {
-            const float *even = x + (size_t)columns[u] * (B * C);
+        const auto add = [&](int u, const Value *weights, size_t column) INLINE_LAMBDA {
+            const float *even = x + column * (B * C);
             for (int s = 0; s < SUMS; s++) {
-                VI pairs = load_int32((const int32_t *)(w + u * R * C) + s * LANES);
+                VI pairs = load_int32((const int32_t *)weights + s * LANES);
                 // The compiler would load them twice, and loads are what takes time here.
                 asm("" : "+x"(pairs));
                 for (int b = 0; b < B; b++) {
@@ -37,11 +36,7 @@ template <int R, int C> struct PairBlock {
                 }
             }
         };
-        while (columns + U <= end) {
-            for (int u = 0; u < U; u++) add(u);
-            advance<R * C>(columns, w, U);
-        }
-        if (U > 1 && columns < end) add(0);
+        in_turns<R * C, U>(m.columns + first, n, w, add);
         for (int s = 0; s < SUMS; s++)
             for (int b = 0; b < B; b++) {
                 sum[s][b] = part[0][s][b];

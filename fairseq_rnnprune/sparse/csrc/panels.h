@@ -28,6 +28,20 @@ template <int U> static INLINE bool are_left(const uint16_t *columns, const uint
 #endif
 }
 
+// add(u, weights, column) for every block at w: U of them in turns, what is left of these with u = 0.
+template <int SIZE, int U, class T, class Add>
+static INLINE void in_turns(const uint16_t *columns, int n, const T *w, Add add) {
+    const uint16_t *const end = columns + n;
+    while (are_left<U>(columns, end)) {
+        for (int u = 0; u < U; u++) add(u, w + u * SIZE, (size_t)columns[u]);
+        advance<SIZE>(columns, w, U);
+    }
+    while (columns < end) {
+        add(0, w, (size_t)*columns);
+        advance<SIZE>(columns, w, 1);
+    }
+}
+
 // Vector registers that may hold sums; the others hold weights and activations.
 #if LANES == 16 || defined(__aarch64__)
 enum { SUM_REGISTERS = 16 };
@@ -149,17 +163,9 @@ template <class T, int R, int C> struct FloatBlock {
         // addition every other cycle.
         constexpr int U = SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 3;
         V sums[U][SUMS][B] = {};
-        const uint16_t *const end = columns + n;
-        const auto next = [&](int blocks) INLINE_LAMBDA { advance<R * C>(columns, w, blocks); };
-        while (are_left<U>(columns, end)) {
-            for (int u = 0; u < U; u++)
-                add(sums[u], w + u * R * C, x + (size_t)columns[u] * (B * C));
-            next(U);
-        }
-        while (columns < end) {
-            add(sums[0], w, x + (size_t)*columns * (B * C));
-            next(1);
-        }
+        in_turns<R * C, U>(columns, n, w, [&](int u, const T *weights, size_t column) INLINE_LAMBDA {
+            add(sums[u], weights, x + column * (B * C));
+        });
         for (int s = 0; s < SUMS; s++)
             for (int b = 0; b < B; b++) {
                 sum[s][b] = sums[0][s][b];
