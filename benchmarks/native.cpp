@@ -50,16 +50,26 @@ enum { WIDTH = 16 };
 #endif
 typedef float V __attribute__((vector_size(WIDTH), aligned(4), may_alias));
 
+constexpr size_t PART = 1 << 16;
+
 // Bytes are a multiple of 512, so that eight sums hide what an addition takes. They start at a line of
 // the cache, as weights do: otherwise every load would need two.
 double read_us(size_t bytes) {
     const std::vector<char> room(bytes + 64);
     const char *data = aligned(room);
     volatile float result;
+    const char *end = data + bytes;
+    bool backwards = false;
     return least_us([&] {
         V a{}, b{}, c{}, d{}, e{}, f{}, g{}, h{};
-        for (const V *p = (const V *)data, *end = p + bytes / WIDTH; p != end; p += 8)
-            a += p[0], b += p[1], c += p[2], d += p[3], e += p[4], f += p[5], g += p[6], h += p[7];
+        // In parts, every other time from the last to the first, as products read weights.
+        const size_t parts = (bytes + PART - 1) / PART;
+        for (size_t i = 0; i < parts; i++) {
+            const char *part = data + (backwards ? parts - 1 - i : i) * PART;
+            for (const V *p = (const V *)part, *to = (const V *)std::min(part + PART, end); p != to; p += 8)
+                a += p[0], b += p[1], c += p[2], d += p[3], e += p[4], f += p[5], g += p[6], h += p[7];
+        }
+        backwards = !backwards;
         a += b + c + d + e + f + g + h;
         result = a[0] + a[WIDTH / 4 - 1];
     });

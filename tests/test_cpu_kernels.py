@@ -306,6 +306,25 @@ def test_threads_do_not_change_a_bit(monkeypatch, block_shape, dtype):
         assert torch.equal(one, many)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("block_shape", cpu.BLOCK_SHAPES)
+def test_weights_larger_than_a_cache(monkeypatch, block_shape, dtype):
+    # 3.6 MB and more: where a core has 2 MB, a half of them is in parts, too. Every other product
+    # begins with the last part, and the steps are odd, so that both sequences differ in that.
+    H = 1100
+    W = BlockSparseMatrix.from_dense(torch.randn(3 * H, H) / 9, block_shape, dtype, gates=3)
+    x, gates_x = torch.rand(3, H), torch.randn(3, 3, 3 * H)
+    assert_product(W, x, None)
+    for threads in (1, 2):
+        monkeypatch.setattr(cpu_library.Prepared, "threads", threads)
+        for run in (
+            lambda: matmul(W, x, None, "cpu"),
+            lambda: gru_sequence(W, gates_x, x, None, "cpu"),
+        ):
+            first, second = run(), run()
+            assert first.isfinite().all() and torch.equal(first, second)
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
 def test_no_thread_reads_what_another_has_yet_to_write(
     instruction_set, monkeypatch, dtype, poisoned

@@ -44,7 +44,10 @@ class Matrix(ctypes.Structure):
 
     _fields_ = (
         *((name, _pointer) for name in "values columns pointers scales offsets diagonal".split()),
-        *((name, _number) for name in "rows width gates block_rows block_columns dtype".split()),
+        *(
+            (name, _number)
+            for name in "rows width gates block_rows block_columns dtype products".split()
+        ),
     )
 
 

@@ -25,17 +25,20 @@ struct Matrix {
     int32_t block_rows;
     int32_t block_columns;
     int32_t dtype;             // a Dtype
+    mutable uint32_t products;  // so far
 
     int gate_rows() const { return rows / gates; }
     int gate_panels() const { return (gate_rows() + block_rows - 1) / block_rows; }
     int block_width() const { return (width + block_columns - 1) / block_columns; }
-    // Stored blocks in the first n panels of every gate.
-    int64_t blocks(int n) const {
+    // Stored blocks in the panels first to last - 1 of every gate.
+    int64_t blocks(int first, int last) const {
         int64_t sum = 0;
-        for (int g = 0; g < gates; g++)
-            sum += pointers[g * gate_panels() + n] - pointers[g * gate_panels()];
+        const int panels = gate_panels();
+        for (int g = 0; g < gates; g++) sum += pointers[g * panels + last] - pointers[g * panels + first];
         return sum;
     }
+    // Adds n products and returns how many there were. Threads may share a matrix.
+    uint32_t count_products(int n) const { return __atomic_fetch_add(&products, n, __ATOMIC_RELAXED); }
 };
 
 enum Dtype { FLOAT32, BFLOAT16, INT8, INT16, DTYPES };
@@ -73,6 +76,9 @@ struct Product {
     void (*rows)(const Matrix &, int first, int last, const Activations &, const float *bias,
                  float *y);
 };
+
+// A multiple of the rows that a Product::rows computes together, whichever it is.
+enum { GROUP_ROWS = 64 };
 
 // Recurrent cells, the same as in cpu_library.py.
 enum Cell { GRU, RELU, TANH, CELLS };

@@ -121,6 +121,7 @@ static void rows_in_tiles(const Matrix &matrix, int first, int last, const Activ
     // In a wide tile, panels with fewer rows than a vector take turns until their rows fill one: cache lines
     // of y that are written in parts would drive each other out of the cache before they are whole.
     constexpr int TURNS = B >= 8 && N * R < LANES ? LANES / (N * R) : 1, GROUP = N * TURNS;
+    static_assert(GROUP_ROWS % (GROUP * R) == 0);
     const int height = m.gate_rows(), panels = m.gate_panels();
     const size_t tile_size = (size_t)m.block_width() * B * Block::COLUMNS;
     // Where wider tiles exist, one of width 1 is for a batch of one.
