@@ -25,7 +25,7 @@ struct Matrix {
     int32_t block_rows;
     int32_t block_columns;
     int32_t dtype;             // a Dtype
-    mutable uint32_t products;  // so far
+    mutable uint32_t products = 0;  // so far
 
     int gate_rows() const { return rows / gates; }
     int gate_panels() const { return (gate_rows() + block_rows - 1) / block_rows; }
