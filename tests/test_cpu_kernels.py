@@ -309,8 +309,8 @@ def test_threads_do_not_change_a_bit(monkeypatch, block_shape, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("block_shape", cpu.BLOCK_SHAPES)
 def test_weights_larger_than_a_cache(monkeypatch, block_shape, dtype):
-    # 3.6 MB and more: where a core has 2 MB, a half of them is in parts, too. Every other product
-    # begins with the last part, and the steps are odd, so that both sequences differ in that.
+    # 3.6 MB and more: where a core has less than 7 MB, a half of them is in parts, too. Every other
+    # product begins with the last part; as the steps are odd, both sequences differ in that.
     H = 1100
     W = BlockSparseMatrix.from_dense(torch.randn(3 * H, H) / 9, block_shape, dtype, gates=3)
     x, gates_x = torch.rand(3, H), torch.randn(3, 3, 3 * H)

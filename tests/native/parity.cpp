@@ -229,7 +229,7 @@ int main() {
                             double &of_states = worst[1 + (s.levels() > 0)];
                             of_states = std::fmax(of_states, state);
                         }
-        // More than 3/4 of a core's second-level cache, if that has at most 2 MB.
+        // More than a quarter of a core's second-level cache, if that has less than 7 MB.
         for (const auto &shape : shapes) {
             const Sample large(3, 210, 700, shape[0], shape[1], FLOAT32, 1.0);
             const double product = matmul_error(large, 2, 1);

@@ -76,19 +76,19 @@ bool is_packed(const Matrix &m, const Product &product, int batch) {
 
 int at_most(int64_t x, int limit) { return x < limit ? (int)x : limit; }
 
-// Weights of up to so many bytes are still in a core's own cache when a thread reads them again.
-const int64_t KEPT_BYTES = [] {
+// Bytes of a core's second-level cache, or as many as are usual.
+const int64_t CACHE = [] {
 #ifdef _SC_LEVEL2_CACHE_SIZE
     const int64_t bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
 #else
     const int64_t bytes = 0;
 #endif
-    // A quarter is for what else is read.
-    return (bytes > 0 ? bytes : 1 << 20) / 4 * 3;
+    return bytes > 0 ? bytes : 1 << 20;
 }();
 
-// The panels first to last - 1 of every gate, in parts that are read one after another: one, or of larger
-// weights several of about 64 KB.
+// The panels first to last - 1 of every gate, in parts that are read one after another: one, or several of
+// weights that may have left the cache, at least in part, when they are read again. Other weights of the same
+// layer may be read in between, so that begins with a quarter of the cache.
 class Parts {
   public:
     const int first, last;
@@ -97,7 +97,7 @@ class Parts {
         const int64_t block_bytes = m.block_rows * m.block_columns * value_bytes(m.dtype);
         const int64_t bytes = m.blocks(first, last) * block_bytes;
         groups = (last - first + group - 1) / group;
-        count = bytes > KEPT_BYTES ? at_most(bytes >> 16, groups) : 1;
+        count = bytes > CACHE / 4 ? 1 + at_most(16 * bytes / CACHE, groups - 1) : 1;
     }
 
     // f(first, last) of each.
