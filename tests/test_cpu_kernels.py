@@ -308,7 +308,7 @@ def test_threads_do_not_change_a_bit(monkeypatch, block_shape, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("block_shape", cpu.BLOCK_SHAPES)
-def test_weights_larger_than_a_cache(monkeypatch, block_shape, dtype):
+def test_weights_larger_than_a_cache(monkeypatch, block_shape, dtype, poisoned):
     # 3.6 MB and more: where a core has less than 7 MB, a half of them is in parts, too. Every other
     # product begins with the last part; as the steps are odd, both sequences differ in that.
     H = 1100
@@ -323,6 +323,7 @@ def test_weights_larger_than_a_cache(monkeypatch, block_shape, dtype):
         ):
             first, second = run(), run()
             assert first.isfinite().all() and torch.equal(first, second)
+    poisoned()
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
