@@ -84,7 +84,7 @@ template <class T, int R, int C> struct IntegerBlock {
             return;
         }
         // One dot product takes several cycles; where it is many instructions, the sum waits for the last.
-        constexpr int U = !DOT || SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 3;
+        constexpr int U = !DOT || SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 4;
         const int n = m.pointers[panel + 1] - m.pointers[panel];
         const uint16_t *columns = m.columns + m.pointers[panel];
         const T *w = (const T *)m.values + (size_t)m.pointers[panel] * (R * C);

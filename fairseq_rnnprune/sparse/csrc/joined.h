@@ -20,12 +20,8 @@ template <class Block> struct Joined {
     template <int COUNT>
     static INLINE typename Ints<COUNT * PART>::Type factors(const Activation *x,
                                                             const uint16_t *columns) {
-        // One load instead of several, as loads are what takes time here.
-        uint64_t numbers = 0;
-        __builtin_memcpy(&numbers, columns, sizeof(uint16_t) * COUNT);
-        const auto block = [&](int i) INLINE_LAMBDA {
-            return x + (size_t)Block::COLUMNS * (uint16_t)(numbers >> 16 * i);
-        };
+        const Columns<COUNT> numbers(columns);
+        const auto block = [&](int i) INLINE_LAMBDA { return x + Block::COLUMNS * numbers[i]; };
         // A row of its factors, in the lowest lanes.
         const auto row = [&](int i) INLINE_LAMBDA {
             if constexpr (Block::SPAN == 2) return _mm_loadl_epi64((const __m128i *)block(i));

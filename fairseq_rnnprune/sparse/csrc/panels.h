@@ -28,12 +28,25 @@ template <int U> static INLINE bool are_left(const uint16_t *columns, const uint
 #endif
 }
 
+// N block columns, at most 4, in one load, as loads are what takes time here.
+template <int N> class Columns {
+    static_assert(N <= 4);
+    uint64_t bits = 0;
+
+  public:
+    explicit INLINE Columns(const uint16_t *columns) {
+        __builtin_memcpy(&bits, columns, sizeof(*columns) * N);
+    }
+    INLINE size_t operator[](int i) const { return (uint16_t)(bits >> 16 * i); }
+};
+
 // add(u, weights, column) for every block at w: U of them in turns, what is left of these with u = 0.
 template <int SIZE, int U, class T, class Add>
 static INLINE void in_turns(const uint16_t *columns, int n, const T *w, Add add) {
     const uint16_t *const end = columns + n;
     while (are_left<U>(columns, end)) {
-        for (int u = 0; u < U; u++) add(u, w + u * SIZE, (size_t)columns[u]);
+        const Columns<U> numbers(columns);
+        for (int u = 0; u < U; u++) add(u, w + u * SIZE, numbers[u]);
         advance<SIZE>(columns, w, U);
     }
     while (columns < end) {
@@ -64,19 +77,15 @@ static INLINE void add_bfloat_columns(V (&sum)[1][1], const uint16_t *w, const u
         odd[i] += (V)(pair & ~0xffff) * factors;
     };
     const auto pair = [&](int u) { return load_int32((const int32_t *)w + u * LANES); };
-    const auto factors = [&](uint16_t low, uint16_t high) {
+    const auto factors = [&](size_t low, size_t high) {
         const __m512 both = _mm512_set1_ps(x[low]);
         return (V)_mm512_mask_broadcastss_ps(both, 0xff00, _mm_load_ss(x + high));
     };
     int k = 0;
     for (; k + 2 * U <= n; k += 2 * U, w += 32 * U) {
-        // Their numbers are read by fours, for the same reason.
-        uint64_t fours[U / 2];
-        __builtin_memcpy(fours, columns + k, sizeof(fours));
-        for (int u = 0; u < U; u++) {
-            const uint64_t two = fours[u / 2] >> 32 * (u % 2);
-            add(u, pair(u), factors((uint16_t)two, (uint16_t)(two >> 16)));
-        }
+        const Columns<4> fours[U / 2] = {Columns<4>(columns + k), Columns<4>(columns + k + 4)};
+        for (int u = 0; u < U; u++)
+            add(u, pair(u), factors(fours[u / 2][u % 2 * 2], fours[u / 2][u % 2 * 2 + 1]));
     }
     for (; k + 2 <= n; k += 2, w += 32) add(0, pair(0), factors(columns[k], columns[k + 1]));
     if (k < n) {
@@ -159,9 +168,8 @@ template <class T, int R, int C> struct FloatBlock {
     template <int B>
     static INLINE void add_blocks(V (&sum)[SUMS][B], const T *w, const uint16_t *columns, int n,
                                   const float *x) {
-        // Additions wait for one another: three independent sums hide that, as loads allow one
-        // addition every other cycle.
-        constexpr int U = SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 3;
+        // Additions wait for one another: independent sums hide that.
+        constexpr int U = SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 4;
         V sums[U][SUMS][B] = {};
         in_turns<R * C, U>(columns, n, w, [&](int u, const T *weights, size_t column) INLINE_LAMBDA {
             add(sums[u], weights, x + column * (B * C));
