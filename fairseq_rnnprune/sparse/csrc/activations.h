@@ -76,7 +76,7 @@ static INLINE void transpose(const float *const (&rows)[4], int k, int B, float 
         __builtin_memcpy(to + (size_t)(k + i) * B, &columns[i], sizeof(Four));
 }
 
-// pack_blocks for blocks of one column.
+// pack_blocks for blocks of one column, and two rows or more: a single one is read as it came (is_packed).
 static void pack_columns(const Matrix &m, int first, int last, const float *x, const Activations &packed) {
     constexpr int CHUNK = 128;
     static const float zeros[CHUNK] = {};
