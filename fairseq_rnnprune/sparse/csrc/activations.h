@@ -76,16 +76,18 @@ static INLINE void transpose(const float *const (&rows)[4], int k, int B, float 
         __builtin_memcpy(to + (size_t)(k + i) * B, &columns[i], sizeof(Four));
 }
 
+// Rows are read along K and written across it; so few columns at a time stay in the cache.
+static constexpr int COLUMNS_AT_ONCE = 128;
+
 // pack_blocks for blocks of one column, and two rows or more: a single one is read as it came (is_packed).
 static void pack_columns(const Matrix &m, int first, int last, const float *x, const Activations &packed) {
-    constexpr int CHUNK = 128;
-    static const float zeros[CHUNK] = {};
+    static const float zeros[COLUMNS_AT_ONCE] = {};
     const int B = packed.tile, K = m.width;
     float *tile = (float *)packed.data;
     for (int start = 0; start < packed.batch; start += B, tile += (size_t)K * B)
-        for (int low = first; low < last; low += CHUNK)
+        for (int low = first; low < last; low += COLUMNS_AT_ONCE)
             for (int b = 0; b < B; b += 4) {
-                const int count = last - low < CHUNK ? last - low : CHUNK;
+                const int count = last - low < COLUMNS_AT_ONCE ? last - low : COLUMNS_AT_ONCE;
                 const float *rows[4];
                 for (int i = 0; i < 4; i++) {
                     const int row = start + b + i;
@@ -104,8 +106,7 @@ template <int C, bool IN_ORDER>
 static void pack_blocks(const Matrix &m, int first, int last, const float *x,
                         const Activations &packed) {
     if constexpr (C == 1) return pack_columns(m, first, last, x, packed);
-    // Rows are read along K and written across it; so few columns at a time stay in the cache.
-    constexpr int CHUNK = 128 / C;
+    constexpr int CHUNK = COLUMNS_AT_ONCE / C;
     const int B = packed.tile, whole = m.width / C;
     float *tile = (float *)packed.data;
     for (int start = 0; start < packed.batch; start += B, tile += (size_t)m.block_width() * B * C)
@@ -160,6 +161,7 @@ static void quantise_blocks(const Matrix &m, int first, int last, const float *x
                 __builtin_memcpy(to + (size_t)(at / C) * (B * C) + at % C, (const Activation *)&narrowed + i,
                                  sizeof(Activation) * PART);
             };
+            // A loop of a known length the compiler unrolls.
             if (k + LANES <= end)
                 for (int i = 0; i < LANES; i += PART) put(i);
             else
