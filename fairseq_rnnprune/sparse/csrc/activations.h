@@ -102,9 +102,10 @@ static void pack_columns(const Matrix &m, int first, int last, const float *x, c
 }
 
 // In order or, of a block, even columns, then odd ones.
-template <int C, bool IN_ORDER>
+template <class Block>
 static void pack_blocks(const Matrix &m, int first, int last, const float *x,
                         const Activations &packed) {
+    constexpr int C = Block::COLUMNS;
     if constexpr (C == 1) return pack_columns(m, first, last, x, packed);
     constexpr int CHUNK = COLUMNS_AT_ONCE / C;
     const int B = packed.tile, whole = m.width / C;
@@ -116,7 +117,7 @@ static void pack_blocks(const Matrix &m, int first, int last, const float *x,
                 const float *from = row < packed.batch ? x + (size_t)row * m.width : nullptr;
                 const auto put = [&](int j, const float *block) INLINE_LAMBDA {
                     float *to = tile + ((size_t)j * B + b) * C;
-                    if (IN_ORDER) __builtin_memcpy(to, block, C * sizeof(float));
+                    if (Block::in_order(B)) __builtin_memcpy(to, block, C * sizeof(float));
                     else
                         for (int c = 0; c < C; c++) to[c / 2 + c % 2 * (C / 2)] = block[c];
                 };
@@ -180,5 +181,5 @@ template <class Block>
 static void pack(const Matrix &m, int first, int last, const float *x, const Activations &packed) {
     if constexpr (Block::LEVELS > 0)
         quantise_blocks<typename Block::Value, Block::COLUMNS>(m, first, last, x, packed);
-    else pack_blocks<Block::COLUMNS, Block::IN_ORDER>(m, first, last, x, packed);
+    else pack_blocks<Block>(m, first, last, x, packed);
 }

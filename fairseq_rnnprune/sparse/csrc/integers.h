@@ -41,7 +41,8 @@ template <class T, int R, int C> struct IntegerBlock {
     typedef typename Levels<T>::Activation Activation;
     typedef VI Sum;
     static constexpr int ROWS = R, COLUMNS = C, LEVELS = Levels<T>::LEVELS;
-    static constexpr bool SCALED = true, OFFSET = ZERO && sizeof(T) == 1, IN_ORDER = false;
+    static constexpr bool SCALED = true, OFFSET = ZERO && sizeof(T) == 1;
+    static constexpr bool in_order(int) { return false; }
     // A row takes SPAN lanes; a block takes PART of a vector's, or all those of SUMS vectors.
     static constexpr int SPAN = C * sizeof(T) / 4;
     static constexpr int PART = R * SPAN < LANES ? R * SPAN : LANES;

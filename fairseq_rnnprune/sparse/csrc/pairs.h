@@ -1,27 +1,35 @@
-// Blocks of bfloat16 without widening it, as add_bfloat_columns does with columns. Included once per instruction
-// set (see body.h).
+// Blocks of bfloat16 without widening instructions, as add_bfloat_columns does with columns. Included once per
+// instruction set (see body.h).
 
 #if LANES == 8
-// Block of R x C, whose rows lie in C / 2 lanes each, even columns in the lower halves of their bytes. Activations
-// are stored in that order: even ones, then odd ones. AVX-512 has an instruction that widens as fast.
+// Block of R x C, two columns in each lane: a shift leaves the even one as a float, a mask the odd one. Activations
+// of a tile are stored in that order: even ones, then odd ones. AVX-512 has an instruction that widens as fast.
 template <int R, int C> struct PairBlock {
     typedef uint16_t Value;
     typedef float Activation;
     typedef V Sum;
     static constexpr int ROWS = R, COLUMNS = C, LEVELS = 0;
-    static constexpr bool SCALED = false, OFFSET = false, IN_ORDER = false;
+    static constexpr bool SCALED = false, OFFSET = false;
     static constexpr int SPAN = C / 2, SUMS = R * SPAN / LANES, MAX_TILE = SUM_REGISTERS / SUMS;
+    static constexpr bool in_order(int tile) { return tile == 1 && SUMS <= 2; }
     template <int B> static constexpr int panels() { return R < LANES ? LANES / R : 1; }
     template <int B> static constexpr bool swaps() { return false; }
 
     // As FloatBlock::sums.
     template <int B>
     static INLINE void sums(V (&sum)[SUMS][B], const Matrix &m, int panel, const float *x) {
-        // Additions wait for one another: so many independent sums hide that, of even and of odd columns, of a
-        // block and the next.
-        constexpr int N = SUMS * B > 4 ? 1 : SUMS * B > 1 ? 2 : 4, U = N > 2 ? 2 : 1;
         const int first = m.pointers[panel], n = m.pointers[panel + 1] - first;
         const Value *w = (const Value *)m.values + (size_t)first * (R * C);
+        if constexpr (in_order(B)) add_rows(sum, m.columns + first, n, w, x);
+        else add_pairs<B>(sum, m.columns + first, n, w, x);
+    }
+
+    template <int B>
+    static INLINE void add_pairs(V (&sum)[SUMS][B], const uint16_t *columns, int n, const Value *w,
+                                 const float *x) {
+        // Additions wait for one another: so many independent sums hide that, of even and of odd columns, of a
+        // block and the next.
+        constexpr int N = SUMS * B > 4 ? 1 : SUMS * B > 2 ? 2 : 4, U = N > 2 ? 2 : 1;
         V part[N][SUMS][B] = {};
         const auto add = [&](int u, const Value *weights, size_t column) INLINE_LAMBDA {
             const float *even = x + column * (B * C);
@@ -36,13 +44,38 @@ template <int R, int C> struct PairBlock {
                 }
             }
         };
-        in_turns<R * C, U>(m.columns + first, n, w, add);
+        in_turns<R * C, U>(columns, n, w, add);
         for (int s = 0; s < SUMS; s++)
             for (int b = 0; b < B; b++) {
                 sum[s][b] = part[0][s][b];
                 if constexpr (N > 1) sum[s][b] += part[1][s][b];
                 if constexpr (N > 2) sum[s][b] += part[2][s][b] + part[3][s][b];
             }
+    }
+
+    // The same for a batch of one and four columns: with a word of zeros below each word, the lower halves of a
+    // vector's 128 bits become its even rows and the upper ones its odd rows, which share a load of activations.
+    static INLINE void add_rows(V (&sum)[SUMS][1], const uint16_t *columns, int n, const Value *w,
+                                const float *x) {
+        static_assert(C == 4);
+        constexpr int U = turns(2 * SUMS, 8);
+        V even[U][SUMS] = {}, odd[U][SUMS] = {};
+        const auto add = [&](int u, const Value *weights, size_t column) INLINE_LAMBDA {
+            const V factors = repeat<C>(x + column * C);
+            for (int s = 0; s < SUMS; s++) {
+                __m256i rows = _mm256_loadu_si256((const __m256i *)weights + s);
+                asm("" : "+x"(rows));
+                even[u][s] += (V)_mm256_unpacklo_epi16(__m256i{}, rows) * factors;
+                odd[u][s] += (V)_mm256_unpackhi_epi16(__m256i{}, rows) * factors;
+            }
+        };
+        // Here more loads take less time than more instructions.
+        in_turns<R * C, U, const uint16_t *>(columns, n, w, add);
+        for (int s = 0; s < SUMS; s++) {
+            for (int u = 1; u < U; u++) even[0][s] += even[u][s], odd[0][s] += odd[u][s];
+            // Two lanes a row, as of pairs.
+            sum[s][0] = (V)_mm256_hadd_ps((__m256)even[0][s], (__m256)odd[0][s]);
+        }
     }
 
     // Vector i of the panels' rows, which have two lanes each.

@@ -41,11 +41,11 @@ template <int N> class Columns {
 };
 
 // add(u, weights, column) for every block at w: U of them in turns, what is left of these with u = 0.
-template <int SIZE, int U, class T, class Add>
+template <int SIZE, int U, class Numbers = Columns<U>, class T, class Add>
 static INLINE void in_turns(const uint16_t *columns, int n, const T *w, Add add) {
     const uint16_t *const end = columns + n;
     while (are_left<U>(columns, end)) {
-        const Columns<U> numbers(columns);
+        const Numbers numbers(columns);
         for (int u = 0; u < U; u++) add(u, w + u * SIZE, numbers[u]);
         advance<SIZE>(columns, w, U);
     }
@@ -53,6 +53,11 @@ static INLINE void in_turns(const uint16_t *columns, int n, const T *w, Add add)
         add(0, w, (size_t)*columns);
         advance<SIZE>(columns, w, 1);
     }
+}
+
+// How many blocks take turns, at most 4, for so many sums if one block has so many.
+static constexpr int turns(int of_one, int wanted) {
+    return of_one >= wanted ? 1 : wanted / of_one < 4 ? wanted / of_one : 4;
 }
 
 // Vector registers that may hold sums; the others hold weights and activations.
@@ -132,7 +137,7 @@ template <class T, int R, int C> struct FloatBlock {
     typedef V Sum;
     static constexpr int ROWS = R, COLUMNS = C, LEVELS = 0;
     static constexpr bool SCALED = std::is_signed_v<T> && std::is_integral_v<T>, OFFSET = false;
-    static constexpr bool IN_ORDER = true;
+    static constexpr bool in_order(int) { return true; }
     // A row lies in SPAN lanes, if need be of several vectors that share their sum.
     static constexpr int SPAN = C < LANES ? C : LANES;
     static constexpr int VECTORS = R * C / LANES;
@@ -168,8 +173,9 @@ template <class T, int R, int C> struct FloatBlock {
     template <int B>
     static INLINE void add_blocks(V (&sum)[SUMS][B], const T *w, const uint16_t *columns, int n,
                                   const float *x) {
-        // Additions wait for one another: independent sums hide that.
-        constexpr int U = SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 4;
+        // Additions wait for one another: independent sums hide that. A batch of one waits for loads as well, and
+        // adding up more sums would take a small panel longer than they save.
+        constexpr int U = turns(SUMS * B, B > 1 ? 8 : 4);
         V sums[U][SUMS][B] = {};
         in_turns<R * C, U>(columns, n, w, [&](int u, const T *weights, size_t column) INLINE_LAMBDA {
             add(sums[u], weights, x + column * (B * C));

@@ -182,7 +182,7 @@ static void add_diagonal(const Matrix &m, int first, int last, const float *x, f
 template <class Block> static constexpr Product product() {
     return {Block::ROWS,   Block::COLUMNS, Block::MAX_TILE,
             Block::LEVELS, sizeof(typename Block::Activation),
-            Block::IN_ORDER, pack<Block>, rows<Block>};
+            Block::in_order(1), pack<Block>, rows<Block>};
 }
 
 // Of blocks of one column, which have no dot products, integers are widened.
