@@ -84,8 +84,9 @@ template <class T, int R, int C> struct IntegerBlock {
             sum[0][0] = Joined<IntegerBlock>::sums(m, panel, x);
             return;
         }
-        // One dot product takes several cycles; where it is many instructions, the sum waits for the last.
-        constexpr int U = !DOT || SUMS * B >= 3 ? 1 : SUMS * B == 2 ? 2 : 4;
+        // One dot product takes several cycles; where it is many instructions, the sum waits for the last. Blocks of
+        // four vectors would get more sums than the compiler keeps in registers.
+        constexpr int U = DOT ? turns(SUMS * B, SUMS < 4 ? 8 : 4) : 1;
         const int n = m.pointers[panel + 1] - m.pointers[panel];
         const uint16_t *columns = m.columns + m.pointers[panel];
         const T *w = (const T *)m.values + (size_t)m.pointers[panel] * (R * C);
