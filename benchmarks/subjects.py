@@ -54,6 +54,9 @@ PACKED = (
     Format("bf16-4x4", (4, 4), torch.bfloat16, "cpu"),
     Format("int16-16x4", (16, 4), torch.int16, "cpu"),
     Format("int8-16x4", (16, 4), torch.int8, "cpu"),
+    Format("int8-8x8", (8, 8), torch.int8, "cpu"),
+    Format("int8-8x4", (8, 4), torch.int8, "cpu"),
+    Format("int8-4x4", (4, 4), torch.int8, "cpu"),
 )
 VALUES = {
     "fp32": torch.float32,
