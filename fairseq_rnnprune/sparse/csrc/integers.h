@@ -65,12 +65,24 @@ template <class T, int R, int C> struct IntegerBlock {
         }
     }
 
-    template <int B>
-    static INLINE void add(ExactSum (&sum)[SUMS][B], const T *w, const Activation *x) {
-        for (int b = 0; b < B; b++) {
-            const Part row = factors(x + C * b);
-            for (int s = 0; s < SUMS; s++)
-                sum[s][b] = dot(sum[s][b], w + s * (R * C / SUMS), row);
+    // Whether vectors hold four of the batch for each row, because those of a single one would not fill them.
+    template <int B> static constexpr bool swaps() { return LANES > 4 && SPAN == 1 && PART < LANES && B >= 4; }
+    template <int B> static constexpr int vectors() { return swaps<B>() ? R * B / LANES : SUMS * B; }
+    template <int B> using ExactSums = std::conditional_t<swaps<B>(), VI, ExactSum>[vectors<B>()];
+
+    template <int B> static INLINE void add(ExactSums<B> &sum, const T *w, const Activation *x) {
+        if constexpr (swaps<B>()) {
+            for (int r = 0, i = 0; r < R; r += LANES / 4) {
+                const VI rows = permute((VI)repeat<4>((const float *)w + r / 4 * 4), LANE / 4 + r % 4);
+                for (int b = 0; b < B; b += 4, i++)
+                    sum[i] = dot<T>(sum[i], rows, (VI)repeat<4>((const float *)x + b));
+            }
+        } else {
+            for (int b = 0; b < B; b++) {
+                const Part row = factors(x + C * b);
+                for (int s = 0; s < SUMS; s++)
+                    sum[s * B + b] = dot<T>(sum[s * B + b], load_as<Part>(w + s * (R * C / SUMS)), row);
+            }
         }
     }
 
@@ -86,23 +98,34 @@ template <class T, int R, int C> struct IntegerBlock {
         }
         // One dot product takes several cycles; where it is many instructions, the sum waits for the last. Blocks of
         // four vectors would get more sums than the compiler keeps in registers.
-        constexpr int U = DOT ? turns(SUMS * B, SUMS < 4 ? 8 : 4) : 1;
+        constexpr int U = DOT ? turns(vectors<B>(), SUMS < 4 ? 8 : 4) : 1;
         const int n = m.pointers[panel + 1] - m.pointers[panel];
         const uint16_t *columns = m.columns + m.pointers[panel];
         const T *w = (const T *)m.values + (size_t)m.pointers[panel] * (R * C);
-        ExactSum exact[U][SUMS][B] = {};
+        ExactSums<B> exact[U] = {};
         in_turns<R * C, U>(columns, n, w, [&](int u, const T *weights, size_t column) INLINE_LAMBDA {
-            add(exact[u], weights, x + column * (C * B));
+            add<B>(exact[u], weights, x + column * (C * B));
         });
-        for (int s = 0; s < SUMS; s++)
-            for (int b = 0; b < B; b++) {
-                for (int u = 1; u < U; u++) exact[0][s][b] = add_wrapping(exact[0][s][b], exact[u][s][b]);
-                sum[s][b] = as_vector(exact[0][s][b]);
-            }
+        for (int i = 0; i < vectors<B>(); i++) {
+            for (int u = 1; u < U; u++) exact[0][i] = add_wrapping(exact[0][i], exact[u][i]);
+            sum[i / B][i % B] = as_vector(exact[0][i]);
+        }
+    }
+
+    // Where vectors hold four of the batch, those of panels side by side become, in sum[0], vectors of their rows.
+    template <int N, int B> static INLINE void to_rows(VI (&sum)[N][SUMS][B]) {
+        constexpr int FOURS = B / 4, OF_PANEL = 4 / N;
+        VI rows[FOURS][4];
+        for (int f = 0; f < FOURS; f++) {
+            for (int i = 0; i < 4; i++) rows[f][i] = sum[i / OF_PANEL][0][i % OF_PANEL * FOURS + f];
+            transpose(rows[f]);
+        }
+        for (int b = 0; b < B; b++) sum[0][0][b] = rows[b / 4][b % 4];
     }
 
     // Vector i of the panels' lanes.
     template <int N, int B> static INLINE VI lanes(const VI (&sum)[N][SUMS][B], int i, int b) {
+        if constexpr (swaps<B>()) return sum[0][0][b];
         if constexpr (PART == LANES) return sum[i / SUMS][i % SUMS][b];
         constexpr int TOGETHER = LANES / PART;
         if constexpr (joins<B>()) return Joined<IntegerBlock>::rows(sum + i * TOGETHER);

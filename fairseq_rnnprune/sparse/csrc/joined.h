@@ -54,20 +54,21 @@ template <class Block> struct Joined {
         VI even{}, odd{};
         const auto next = [&](int blocks) INLINE_LAMBDA { advance<SIZE>(columns, w, blocks); };
         while (columns + 2 * BLOCKS <= end) {
-            even = dot(even, w, factors<BLOCKS>(x, columns));
-            odd = dot(odd, w + BLOCKS * SIZE, factors<BLOCKS>(x, columns + BLOCKS));
+            even = dot<Value>(even, load_as<VI>(w), factors<BLOCKS>(x, columns));
+            odd = dot<Value>(odd, load_as<VI>(w + BLOCKS * SIZE), factors<BLOCKS>(x, columns + BLOCKS));
             next(2 * BLOCKS);
         }
         if (columns + BLOCKS <= end) {
-            odd = dot(odd, w, factors<BLOCKS>(x, columns));
+            odd = dot<Value>(odd, load_as<VI>(w), factors<BLOCKS>(x, columns));
             next(BLOCKS);
         }
         if constexpr (BLOCKS == 4)
             if (columns + 2 <= end) {
-                even += widen(dot(VI8{}, w, factors<2>(x, columns)));
+                even += widen(dot<Value>(VI8{}, load_as<VI8>(w), factors<2>(x, columns)));
                 next(2);
             }
-        if (columns < end) odd += widen(dot(typename Block::Part{}, w, factors<1>(x, columns)));
+        typedef typename Block::Part Part;
+        if (columns < end) odd += widen(dot<Value>(Part{}, load_as<Part>(w), factors<1>(x, columns)));
         return even + odd;
     }
 

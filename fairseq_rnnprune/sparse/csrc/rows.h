@@ -51,10 +51,11 @@ static INLINE void store_added_rows(const V (&sum)[PANELS][Block::SUMS][B], cons
 }
 
 template <class Block, int PANELS, int B>
-static INLINE void store_panels(const typename Block::Sum (&sum)[PANELS][Block::SUMS][B],
+static INLINE void store_panels(typename Block::Sum (&sum)[PANELS][Block::SUMS][B],
                                 const Terms &terms, float *y, size_t rows, int batch) {
-    if constexpr (Block::LEVELS || Block::SPAN < 4)
-        store_rows<Block>(sum, terms, y, rows, batch);
+    if constexpr (Block::LEVELS)
+        if constexpr (Block::template swaps<B>()) Block::to_rows(sum);
+    if constexpr (Block::LEVELS || Block::SPAN < 4) store_rows<Block>(sum, terms, y, rows, batch);
     else store_added_rows<Block>(sum, terms, y, rows, batch);
 }
 

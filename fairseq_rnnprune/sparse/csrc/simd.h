@@ -8,6 +8,12 @@ typedef int32_t UnalignedVI __attribute__((vector_size(4 * LANES), aligned(4), m
 
 static INLINE V load(const float *p) { return *(const UnalignedV *)p; }
 static INLINE VI load_int32(const int32_t *p) { return *(const UnalignedVI *)p; }
+// From memory of any type and alignment.
+template <class Vector> static INLINE Vector load_as(const void *p) {
+    Vector v;
+    __builtin_memcpy(&v, p, sizeof(v));
+    return v;
+}
 static INLINE void store(float *p, V v) { *(UnalignedV *)p = v; }
 
 // x - 0.0 is x for every x, so the compiler leaves nothing but the broadcast.
@@ -124,6 +130,29 @@ template <class T> static INLINE T permute(T v, VI from) {
 #endif
 }
 
+// The same from two vectors, with lanes LANES and up those of w.
+template <class T> static INLINE T permute(T v, T w, VI from) {
+#if defined(__clang__)
+    T permuted;
+    for (int i = 0; i < LANES; i++) permuted[i] = from[i] < LANES ? v[from[i]] : w[from[i] - LANES];
+    return permuted;
+#else
+    return __builtin_shuffle(v, w, from);
+#endif
+}
+
+// Lane 4j + b of vector i becomes lane LANES / 4 * i + j of vector b.
+template <class T> static INLINE void transpose(T (&v)[4]) {
+    constexpr int N = LANES / 4, HALF = LANES / 2;
+    T halves[2][2];
+    for (int i = 0; i < 2; i++)
+        for (int b = 0; b < 2; b++)
+            halves[i][b] = permute(v[2 * i], v[2 * i + 1],
+                                   LANE / N % 2 * LANES + LANE % N * 4 + 2 * b + LANE / HALF);
+    for (int b = 0; b < 4; b++)
+        v[b] = permute(halves[0][b / 2], halves[1][b / 2], LANE % HALF + b % 2 * HALF + LANE / HALF * LANES);
+}
+
 // The halves of every 8 lanes of v, then of w, added up, without gaps.
 #if LANES == 16
 template <class T> static INLINE T add_halves(T v, T w) {
@@ -167,11 +196,7 @@ template <class T> static INLINE T add_wrapping(T v, T w) {
 
 // The sums of lanes 2i and 2i + 1 of v, then of w.
 static INLINE VI sums_of_2(VI v, VI w) {
-    const VI even = LANE * 2 % LANES;
-    const auto join = [&](VI lanes) INLINE_LAMBDA {
-        return LANE < LANES / 2 ? permute(v, lanes) : permute(w, lanes);
-    };
-    return add_wrapping(join(even), join(even + 1));
+    return add_wrapping(permute(v, w, LANE * 2), permute(v, w, LANE * 2 + 1));
 }
 
 // Lane LANES / 4 * i + j of the result is the sum of lanes 4j to 4j + 3 of vector i.
