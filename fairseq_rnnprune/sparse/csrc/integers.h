@@ -53,29 +53,34 @@ template <class T, int R, int C> struct IntegerBlock {
     // So many panels side by side have a vector of rows.
     template <int B> static constexpr int panels() { return R < LANES ? LANES / R : 1; }
 
-    // x [0 .. C-1], repeated for every row.
-    static INLINE Part factors(const Activation *x) {
-        if constexpr (SPAN == 4) return (Part)repeat<4>((const float *)x);
+    // N lanes from x on, repeated to fill a vector.
+    template <int N, class Vector> static INLINE Vector spread(const Activation *x) {
+        if constexpr (N == 4) return (Vector)repeat<4>((const float *)x);
         else {
-            typedef std::conditional_t<SPAN == 1, int32_t, int64_t> Row;
-            typedef Row Rows __attribute__((vector_size(4 * PART)));
-            Row row;
-            __builtin_memcpy(&row, x, sizeof(row));
-            return (Part)(row - Rows{});
+            typedef std::conditional_t<N == 1, int32_t, int64_t> Some;
+            typedef Some Somes __attribute__((vector_size(sizeof(Vector))));
+            return (Vector)(load_as<Some>(x) - Somes{});
         }
     }
+    // x [0 .. C-1], repeated for every row.
+    static INLINE Part factors(const Activation *x) { return spread<SPAN, Part>(x); }
 
-    // Whether vectors hold four of the batch for each row, because those of a single one would not fill them.
-    template <int B> static constexpr bool swaps() { return LANES > 4 && SPAN == 1 && PART < LANES && B >= 4; }
-    template <int B> static constexpr int vectors() { return swaps<B>() ? R * B / LANES : SUMS * B; }
+    // Whether vectors hold W of the batch for each row, because those of a single one would not fill them.
+    template <int B> static constexpr bool swaps() { return LANES > 4 && SPAN == 1 && PART < LANES && B >= 2; }
+    template <int B> static constexpr int W = B < 4 ? B : 4;
+    // Vectors that hold the sums.
+    template <int B> static constexpr int vectors() {
+        return !swaps<B>() ? SUMS * B : R * B > LANES ? R * B / LANES : 1;
+    }
     template <int B> using ExactSums = std::conditional_t<swaps<B>(), VI, ExactSum>[vectors<B>()];
 
     template <int B> static INLINE void add(ExactSums<B> &sum, const T *w, const Activation *x) {
         if constexpr (swaps<B>()) {
-            for (int r = 0, i = 0; r < R; r += LANES / 4) {
-                const VI rows = permute((VI)repeat<4>((const float *)w + r / 4 * 4), LANE / 4 + r % 4);
-                for (int b = 0; b < B; b += 4, i++)
-                    sum[i] = dot<T>(sum[i], rows, (VI)repeat<4>((const float *)x + b));
+            const VI block = (VI)repeat<R>((const float *)w);
+            for (int r = 0, i = 0; r < R; r += LANES / W<B>) {
+                const VI rows = permute(block, (LANE / W<B> + r) % R);
+                for (int b = 0; b < B; b += W<B>, i++)
+                    sum[i] = dot<T>(sum[i], rows, spread<W<B>, VI>(x + C * b));
             }
         } else {
             for (int b = 0; b < B; b++) {
@@ -112,15 +117,25 @@ template <class T, int R, int C> struct IntegerBlock {
         }
     }
 
-    // Where vectors hold four of the batch, those of panels side by side become, in sum[0], vectors of their rows.
+    // Where vectors hold W of the batch, those of panels side by side become, in sum[0], vectors of their rows.
     template <int N, int B> static INLINE void to_rows(VI (&sum)[N][SUMS][B]) {
-        constexpr int FOURS = B / 4, OF_PANEL = 4 / N;
-        VI rows[FOURS][4];
-        for (int f = 0; f < FOURS; f++) {
-            for (int i = 0; i < 4; i++) rows[f][i] = sum[i / OF_PANEL][0][i % OF_PANEL * FOURS + f];
-            transpose(rows[f]);
+        if constexpr (B == 2) {
+            VI v = sum[0][0][0], w = sum[1][0][0];
+            if constexpr (N == 4) {
+                const VI lower_halves = LANE + LANE / (LANES / 2) * (LANES / 2);
+                v = permute(v, w, lower_halves);
+                w = permute(sum[2][0][0], sum[3][0][0], lower_halves);
+            }
+            for (int b = 0; b < B; b++) sum[0][0][b] = permute(v, w, LANE * 2 + b);
+        } else {
+            constexpr int FOURS = B / 4, OF_PANEL = 4 / N;
+            VI rows[FOURS][4];
+            for (int f = 0; f < FOURS; f++) {
+                for (int i = 0; i < 4; i++) rows[f][i] = sum[i / OF_PANEL][0][i % OF_PANEL * FOURS + f];
+                transpose(rows[f]);
+            }
+            for (int b = 0; b < B; b++) sum[0][0][b] = rows[b / 4][b % 4];
         }
-        for (int b = 0; b < B; b++) sum[0][0][b] = rows[b / 4][b % 4];
     }
 
     // Vector i of the panels' lanes.
