@@ -161,7 +161,7 @@ template <class T, int R, int C> struct IntegerBlock {
             return sums_of_4(real(0), real(1), real(2), real(3)) * terms.x_scales[b];
         VI exact = vector(0);
         if constexpr (SPAN == 2) exact = sums_of_2(exact, vector(1));
-        if (OFFSET) exact -= load_int32(terms.offsets + i * LANES);
+        if (OFFSET) exact -= load_as<VI>(terms.offsets + i * LANES);
         return __builtin_convertvector(exact, V) * terms.x_scales[b];
     }
 };

@@ -25,9 +25,7 @@ template <class Block> struct Joined {
         // A row of its factors, in the lowest lanes.
         const auto row = [&](int i) INLINE_LAMBDA {
             if constexpr (Block::SPAN == 2) return _mm_loadl_epi64((const __m128i *)block(i));
-            int32_t lane;
-            __builtin_memcpy(&lane, block(i), sizeof(lane));
-            return _mm_cvtsi32_si128(lane);
+            return _mm_cvtsi32_si128(load_as<int32_t>(block(i)));
         };
         if constexpr (COUNT == 1) return Block::factors(block(0));
         else if constexpr (COUNT * PART == 8)

@@ -34,7 +34,7 @@ template <int R, int C> struct PairBlock {
         const auto add = [&](int u, const Value *weights, size_t column) INLINE_LAMBDA {
             const float *even = x + column * (B * C);
             for (int s = 0; s < SUMS; s++) {
-                VI pairs = load_int32((const int32_t *)weights + s * LANES);
+                VI pairs = load_as<VI>(weights + 2 * s * LANES);
                 // The compiler would load them twice, and loads are what takes time here.
                 asm("" : "+x"(pairs));
                 for (int b = 0; b < B; b++) {

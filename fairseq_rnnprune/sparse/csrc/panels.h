@@ -81,7 +81,7 @@ static INLINE void add_bfloat_columns(V (&sum)[1][1], const uint16_t *w, const u
         even[i] += (V)(pair << 16) * factors;
         odd[i] += (V)(pair & ~0xffff) * factors;
     };
-    const auto pair = [&](int u) { return load_int32((const int32_t *)w + u * LANES); };
+    const auto pair = [&](int u) { return load_as<VI>(w + 2 * u * LANES); };
     const auto factors = [&](size_t low, size_t high) {
         const __m512 both = _mm512_set1_ps(x[low]);
         return (V)_mm512_mask_broadcastss_ps(both, 0xff00, _mm_load_ss(x + high));
@@ -112,7 +112,7 @@ static INLINE void add_bfloat_columns(V (&sum)[2][1], const uint16_t *w, const u
     constexpr int U = 4;
     V even[U] = {}, odd[U] = {};
     const auto add = [&](int i, int k) {
-        VI pair = load_int32((const int32_t *)(w + 16 * k));
+        VI pair = load_as<VI>(w + 16 * k);
         asm("" : "+x"(pair));
         const V factor = broadcast(x[columns[k]]);
         even[i] += (V)(pair << 16) * factor;

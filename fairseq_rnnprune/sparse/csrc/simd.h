@@ -4,10 +4,8 @@
 typedef float V __attribute__((vector_size(4 * LANES)));
 typedef float UnalignedV __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t VI __attribute__((vector_size(4 * LANES)));
-typedef int32_t UnalignedVI __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 static INLINE V load(const float *p) { return *(const UnalignedV *)p; }
-static INLINE VI load_int32(const int32_t *p) { return *(const UnalignedVI *)p; }
 // From memory of any type and alignment.
 template <class Vector> static INLINE Vector load_as(const void *p) {
     Vector v;
