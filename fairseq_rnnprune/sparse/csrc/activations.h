@@ -1,52 +1,5 @@
 // Activations in the layout that the panels read. Included once per instruction set (see body.h).
 
-template <class T> struct Narrow {
-    typedef T Type __attribute__((vector_size(LANES * sizeof(T))));
-};
-typedef Narrow<uint8_t>::Type Bytes;
-typedef Narrow<int16_t>::Type Words;
-
-// Numbers of at most Levels<T>::LEVELS, rounded, as they are stored: bytes plus ZERO. GCC narrows vectors
-// of AVX2 lane by lane.
-#if LANES == 8
-static INLINE __m128i to_words(V level) {
-    const __m256i integers = _mm256_cvtps_epi32(level);
-    return _mm_packs_epi32(_mm256_castsi256_si128(integers), _mm256_extracti128_si256(integers, 1));
-}
-static INLINE void narrow(V level, Words &found) { found = (Words)to_words(level); }
-static INLINE void narrow(V level, Bytes &found) {
-    const __m128i words = _mm_add_epi16(to_words(level), _mm_set1_epi16(ZERO));
-    const __m128i bytes = ZERO ? _mm_packus_epi16(words, words) : _mm_packs_epi16(words, words);
-    found = (Bytes)_mm_cvtsi128_si64(bytes);
-}
-#else
-static INLINE void narrow(V level, Words &found) {
-    found = __builtin_convertvector((VI)(level + ROUND), Words);
-}
-static INLINE void narrow(V level, Bytes &found) {
-    found = __builtin_convertvector((VI)(level + ROUND) + ZERO, Bytes);
-}
-#endif
-
-// n floats, n below LANES, and zeros.
-static INLINE V load_some(const float *p, int n) {
-    float lanes[LANES] = {};
-    for (int i = 0; i < n; i++) lanes[i] = p[i];
-    return load(lanes);
-}
-
-// The largest |x|; NaN if one of them is. As integers they have the order that they have as floats, and NaN
-// comes last.
-static float magnitude(const float *x, int n) {
-    VI largest{};
-    const auto compare = [&](VI size) INLINE_LAMBDA { largest = size > largest ? size : largest; };
-    int i = 0;
-    for (; i + LANES <= n; i += LANES) compare((VI)load(x + i) & 0x7fffffff);
-    if (i < n) compare((VI)load_some(x + i, n - i) & 0x7fffffff);
-    for (int distance = LANES / 2; distance; distance /= 2) compare(permute(largest, LANE ^ distance));
-    return ((V)largest)[0];
-}
-
 typedef float Four __attribute__((vector_size(16)));
 
 // Lanes I to L of v and w, which has those from 4 on.
@@ -129,51 +82,6 @@ static void pack_blocks(const Matrix &m, int first, int last, const float *x,
                     put(j, block);
                 }
             }
-}
-
-// As pack_blocks, in the integers that weights of type T want. What lies beyond the batch is left as it is:
-// products of integers are numbers, whatever they are, and nobody reads these.
-template <class T, int C>
-static void quantise_blocks(const Matrix &m, int first, int last, const float *x,
-                            const Activations &packed) {
-    typedef typename Levels<T>::Activation Activation;
-    constexpr int PART = C < LANES ? C : LANES;
-    const int B = packed.tile, end = last * C;
-    // What lies beyond belongs to other threads, which may not have written it yet.
-    const int known = end < m.width ? end : m.width;
-    const size_t tile_size = (size_t)m.block_width() * B * C;
-    for (int b = 0; b < packed.batch; b++) {
-        const float *from = x + (size_t)b * m.width;
-        Activation *to = (Activation *)packed.data + b / B * tile_size + b % B * C;
-        const float factor = 1.0f / packed.scales[b];
-        V zeros{};
-        for (int k = first * C; k < end; k += LANES) {
-            const V v = known - k < LANES ? load_some(from + k, known - k) : load(from + k);
-            const V level = clamp(v * factor, Levels<T>::LEVELS);
-            zeros += v * 0.0f;
-            typename Narrow<Activation>::Type narrowed;
-            narrow(level, narrowed);
-            if (B == 1 && k + LANES <= end) {
-                __builtin_memcpy(to + k, &narrowed, sizeof(narrowed));
-                continue;
-            }
-            const auto put = [&](unsigned i) INLINE_LAMBDA {
-                const unsigned at = k + i;
-                __builtin_memcpy(to + (size_t)(at / C) * (B * C) + at % C, (const Activation *)&narrowed + i,
-                                 sizeof(Activation) * PART);
-            };
-            // A loop of a known length the compiler unrolls.
-            if (k + LANES <= end)
-                for (int i = 0; i < LANES; i += PART) put(i);
-            else
-                for (int i = 0; k + i < end; i += PART) put(i);
-        }
-        // NaN has become some number: the scale tells of it, unless it does so already.
-        const VI is_nan = zeros != zeros;
-        int any = 0;
-        for (int i = 0; i < LANES; i++) any |= is_nan[i];
-        if (any && factor == factor) packed.scales[b] = __builtin_nanf("");
-    }
 }
 
 // Product::pack for one kind of block.

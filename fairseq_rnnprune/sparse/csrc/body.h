@@ -16,6 +16,8 @@ namespace NAMESPACE {
 
 #include "integers.h"
 
+#include "quantise.h"
+
 #include "activations.h"
 
 #include "rows.h"

@@ -14,6 +14,13 @@ template <class Vector> static INLINE Vector load_as(const void *p) {
 }
 static INLINE void store(float *p, V v) { *(UnalignedV *)p = v; }
 
+// n floats, n below LANES, and zeros.
+static INLINE V load_some(const float *p, int n) {
+    float lanes[LANES] = {};
+    for (int i = 0; i < n; i++) lanes[i] = p[i];
+    return load(lanes);
+}
+
 // x - 0.0 is x for every x, so the compiler leaves nothing but the broadcast.
 static INLINE V broadcast(float x) { return x - V{}; }
 
@@ -39,6 +46,35 @@ static INLINE V clamp(V x, float bound) {
 static INLINE V clamp(V x, float bound) {
     x = x > bound ? broadcast(bound) : x;
     return x < -bound ? broadcast(-bound) : x;
+}
+#endif
+
+// The nearest integers, of two the even one; of NaN and inf, some.
+#if LANES == 16
+static INLINE VI nearest(V v) { return (VI)_mm512_cvtps_epi32((__m512)v); }
+#elif LANES == 8
+static INLINE VI nearest(V v) { return (VI)_mm256_cvtps_epi32(v); }
+#elif defined(__x86_64__)
+static INLINE VI nearest(V v) { return (VI)_mm_cvtps_epi32(v); }
+#elif defined(__aarch64__)
+static INLINE VI nearest(V v) { return (VI)vcvtnq_s32_f32(v); }
+#else
+static INLINE VI nearest(V v) {
+    VI found;
+    for (int i = 0; i < LANES; i++) found[i] = (int32_t)__builtin_lrintf(v[i]);
+    return found;
+}
+#endif
+
+#if LANES == 16
+static INLINE bool has_nan(V v) { return _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q); }
+#elif LANES == 8
+static INLINE bool has_nan(V v) { return _mm256_movemask_ps(_mm256_cmp_ps(v, v, _CMP_UNORD_Q)); }
+#else
+static INLINE bool has_nan(V v) {
+    bool found = false;
+    for (int i = 0; i < LANES; i++) found |= v[i] != v[i];
+    return found;
 }
 #endif
 
