@@ -7,7 +7,7 @@ import contextlib
 import io
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fairseq_rnnprune import __version__
 
@@ -38,6 +38,15 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see {self.prog} --help")
 
 
+class _CommandParser(_Parser):
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As in argparse, but what a command does not know is its error, not that of `rnnprune`."""
+        found, unknown = super().parse_known_args(*args, **kwargs)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status.
 
@@ -50,7 +59,9 @@ def main(argv: list[str] | None = None) -> int:
         epilog="rnnprune COMMAND --help explains a command.",
     )
     parser.add_argument("--version", action="version", version=f"rnnprune {__version__}")
-    subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    subcommands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser
+    )
     for add in COMMANDS:
         add(subcommands)
     try:

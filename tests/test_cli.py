@@ -87,6 +87,7 @@ def test_a_log_found_beside_a_dense_model_is_passed_over(capsys, dense, tmp_path
         ([], "the following arguments are required: COMMAND; see rnnprune --help"),
         (["prune"], "invalid choice: 'prune'"),
         (["report"], "the following arguments are required: CHECKPOINT; see rnnprune report"),
+        (["report", "SPARSE", "-o", "x"], "arguments: -o x; see rnnprune report --help"),
         (["report", "absent.pt"], "read_checkpoint: expected a checkpoint file, got none at"),
         (["report", "SPARSE", "--types", "gru"], "--types: expected some of recurrent,.*'gru'"),
         (["report", "SPARSE", "--types", "linear"], "expected weights of type linear, got"),
