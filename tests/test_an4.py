@@ -64,6 +64,17 @@ def test_manifests_of_three_splits_without_common_speakers(tmp_path):
             assert u.text == "GO ON" and soundfile.info(u.path).frames == u.samples
 
 
+def test_an_archive_with_files_elsewhere_is_refused(tmp_path):
+    (tmp_path / "file").write_text("text")
+    with tarfile.open(tmp_path / "an4.tar", "w") as tar:
+        tar.add(tmp_path / "file", arcname="an4/../../outside")
+    command = [sys.executable, SCRIPT, tmp_path / "an4", "--url", (tmp_path / "an4.tar").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("an4: expected files below one folder, got an4/../../outside at")
+    assert not (tmp_path.parent / "outside").exists() and not (tmp_path / "outside").exists()
+
+
 def test_an_archive_that_is_not_there(tmp_path):
     url = (tmp_path / "none.tar.gz").as_uri()
     command = [sys.executable, SCRIPT, tmp_path / "an4", "--url", url]
