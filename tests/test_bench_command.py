@@ -310,6 +310,7 @@ def test_a_busy_machine_is_warned_of(capsys, monkeypatch, checkpoint, load, warn
         (["bench", "GRU", "--batch", "0"], "--batch: expected a number of at least 1, got 0"),
         (["bench", "GRU", "--steps", "0"], "--steps: expected a number of at least 1, got 0"),
         (["bench", "GRU", "--threads", "0"], "--threads: expected a number of at least 1, got 0"),
+        (["bench", "GRU", "--threads", "2000"], "--threads: expected a number up to 1024, got 2"),
         (["bench", "GRU", "--rounds", "2"], "--rounds: expected a number of at least 3, got 2"),
         (["bench", "GRU", "--seconds", "nan"], "--seconds: expected a number of at least 0"),
         (["bench", "GRU", "--steps", "many"], "argument --steps: invalid int value: 'many'"),

@@ -67,11 +67,17 @@ def test_values_that_a_kernel_would_misread_are_refused():
         dataclasses.replace(W, values=torch._neg_view(W.values))
 
 
-def test_arrays_with_other_memory_leave_the_kernels_theirs():
+def test_arrays_with_other_memory_are_read_there():
     W, x = BlockSparseMatrix.from_dense(torch.ones(16, 4), (16, 1)), torch.ones(1, 4)
     before = matmul(W, x, backend="cpu")
+    W.values.data = 2 * W.values
+    assert torch.equal(matmul(W, x, backend="cpu"), 2 * before)
     W.values.data = torch.full_like(W.values, float("nan"))
-    assert torch.equal(matmul(W, x, backend="cpu"), before)
+    with pytest.raises(ValueError, match="expected .*got NaN or inf"):
+        matmul(W, x, backend="cpu")
+    W.values.data = torch.ones(1)
+    with pytest.raises(ValueError, match="expected values of shape"):
+        matmul(W, x, backend="cpu")
 
 
 @pytest.mark.parametrize("layout", ["to_sparse", "to_mkldnn"])

@@ -3,9 +3,11 @@
 import copy
 import math
 import pickle
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
+import torch.multiprocessing
 from needs import needs_kernels
 from sparse_samples import sparse_weight
 from torch import nn
@@ -156,3 +158,26 @@ def test_large_first_states_do_not_depend_on_the_batch():
     x, h_0 = torch.randn(40, 16, 8), 3 * torch.randn(1, 16, 16)
     alone = [net(x[:, i : i + 1], h_0[:, i : i + 1])[0] for i in range(16)]
     assert torch.equal(net(x, h_0)[0], torch.cat(alone, dim=1))
+
+
+def share(part):
+    for array in (*part.W.present, part.bias):
+        array.share_memory_()
+
+
+@pytest.mark.parametrize("send", [share, ForkingPickler.dumps])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+def test_what_was_sent_to_another_process_goes_on_here(send, dtype):
+    # Sending moves an array to shared memory and frees what kernels were told of.
+    gru = SparseGRU.from_dense(nn.GRU(16, 32), (16, 4), dtype)
+    linear = SparseLinear.from_dense(nn.Linear(32, 16), (16, 4), dtype)
+    x = torch.randn(5, 3, 16)
+    with torch.no_grad():
+        states = gru(x)[0]
+        y = linear(states)
+        for part in (*gru._parts, linear):
+            send(part)
+        in_their_place = [torch.full((n,), 7.0) for n in range(1, 2000)]
+        assert torch.equal(gru(x)[0], states)
+        assert torch.equal(linear(states), y)
+    assert in_their_place

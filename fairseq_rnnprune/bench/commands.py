@@ -109,6 +109,8 @@ def _bench(paths: list[Path], settings: Settings) -> list[CheckpointBench]:
 
 
 def _settings(args: argparse.Namespace) -> Settings:
+    from fairseq_rnnprune.sparse.cpu_library import MAX_THREADS
+
     from .figures import Settings
     from .timing import MIN_ROUNDS
     from .variants import VALUES
@@ -119,6 +121,8 @@ def _settings(args: argparse.Namespace) -> Settings:
             raise ValueError(
                 f"--{name}: expected a number of at least {limit}, got {getattr(args, name)}"
             )
+    if args.threads > MAX_THREADS:
+        raise ValueError(f"--threads: expected a number up to {MAX_THREADS}, got {args.threads}")
     values = tuple(dict.fromkeys(value.strip() for value in args.values.split(",")))
     if not set(values) <= set(VALUES):
         raise ValueError(f"--values: expected some of {','.join(VALUES)}, got {args.values!r}")

@@ -94,7 +94,7 @@ def _prepare(W: BlockSparseMatrix) -> Prepared:
     threads()
     offsets = _offsets(W) if has_offsets(W) else None
     arrays = [W.values, W.columns, W.pointers, W.scales, offsets, W.diagonal]
-    # Aliases: who gives an array other memory through .data does not take this from the kernels.
+    # Aliases: who gives an array other memory through .data does not take this from running calls.
     arrays = [None if array is None else array.detach() for array in arrays]
     matrix = Matrix(*map(address, arrays), *W.shape, W.gates, *W.block_shape, DTYPES[W.dtype])
     return Prepared(ctypes.addressof(matrix), (*arrays, matrix), W.nbytes >= PARALLEL_BYTES)

@@ -9,7 +9,7 @@ arXiv 1810.11846, "Sparse matrices") would otherwise need a block for each few o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil
@@ -133,30 +133,22 @@ class BlockSparseMatrix:
         """Pointers, columns, values, scales and diagonal."""
         return self.pointers, self.columns, self.values, self.scales, self.diagonal
 
-    @property
-    def versions(self) -> tuple[int, ...]:
-        """What changes when somebody writes to the arrays or resizes them.
-
-        Not when that happens behind torch's back, through `.data`, numpy or a pointer.
-        """
-        # A list is quicker than what it is read from one by one, and every call comes by here.
-        return tuple([array._version for array in self.present])
-
     @cached_property
     def present(self) -> tuple[Tensor, ...]:
         """The arrays that there are."""
         return tuple(array for array in self.arrays if array is not None)
 
     def derived(self, key: str, make: Callable[[], T]) -> T:
-        """What a backend makes of the arrays, kept in `cache`, made anew once they were written to.
+        """What a backend makes of the arrays, kept until they were written to or moved, in `cache`.
 
         ValueError as in `validate`, before `make` is called: kernels trust what the arrays say.
         """
-        versions, found = self.cache.get(key, (None, None))
-        if versions != self.versions:
+        before, found = self.cache.get(key, (None, None))
+        now = versions(self.present)
+        if before != now:
             self.validate()
             found = make()
-            self.cache[key] = self.versions, found
+            self.cache[key] = now, found
         return found
 
     @property
@@ -237,6 +229,16 @@ class BlockSparseMatrix:
             f"{names((self.dtype,))}, density={self.density:.3f}, stored={self.stored_density:.3f}"
             f"{'' if self.diagonal is None else ', diagonal apart'})"
         )
+
+
+def versions(arrays: Sequence[Tensor]) -> list[int]:
+    """What changes when somebody writes to the arrays, resizes them or moves them to other memory.
+
+    Sharing an array with another process moves it. Not seen is what is written behind torch's back,
+    through `.data`, numpy or a pointer.
+    """
+    # Lists are quick, and every call comes by here.
+    return [array._version for array in arrays] + [array.data_ptr() for array in arrays]
 
 
 def _unpickled(state: dict[str, Any]) -> BlockSparseMatrix:

@@ -14,6 +14,7 @@ from .cpu_network import Network
 from .direction import Direction, ShapeChoice, pack_layers
 from .dispatch import choose_backend
 from .lengths import check_lengths, pack_like, zero_padding
+from .matrix import versions
 
 # Before the first call: what a network was prepared of, its arrays and their versions, and itself.
 _NOTHING: tuple[list, list[Tensor], list[int], Network | None] = ([], [], [], None)
@@ -147,16 +148,17 @@ class SparseRecurrent(nn.Module):
 
         Copies of this module make their own.
         """
-        made_of, arrays, versions, network = self._prepared
-        is_same = bool(made_of) and versions == [array._version for array in arrays]
+        made_of, arrays, before, network = self._prepared
+        is_same = bool(made_of) and before == versions(arrays)
         for part, W, bias, backend in made_of:
             is_same &= part.W is W and part.bias is bias and part.backend == backend
         if not is_same:
             made_of = [(part, part.W, part.bias, part.backend) for part in self._parts]
             arrays = [array for part in self._parts for array in part.W.present]
-            versions = [array._version for array in arrays]
+            arrays += [part.bias for part in self._parts if part.bias is not None]
+            before = versions(arrays)
             network = self._prepare(x)
-            self._prepared = made_of, arrays, versions, network
+            self._prepared = made_of, arrays, before, network
         return network
 
     def _prepare(self, x: Tensor) -> Network | None:

@@ -35,7 +35,9 @@ def check_weight(weight: Any, dtype: torch.dtype) -> None:
             "convert it with torch.as_tensor"
         )
     if dtype not in VALUE_DTYPES:
-        raise ValueError(f"{where}: expected dtype in {names(VALUE_DTYPES)}, got {dtype}")
+        raise ValueError(
+            f"{where}: expected dtype in {names(VALUE_DTYPES)}, got {dtype!r}; give a torch.dtype"
+        )
     if weight.dtype not in WEIGHT_DTYPES:
         raise ValueError(
             f"{where}: expected weight in {names(WEIGHT_DTYPES)}, got {weight.dtype}; "
