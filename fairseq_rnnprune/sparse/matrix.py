@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
@@ -231,14 +232,17 @@ class BlockSparseMatrix:
         )
 
 
+_version = attrgetter("_version")
+
+
 def versions(arrays: Sequence[Tensor]) -> list[int]:
     """What changes when somebody writes to the arrays, resizes them or moves them to other memory.
 
     Sharing an array with another process moves it. Not seen is what is written behind torch's back,
     through `.data`, numpy or a pointer.
     """
-    # Lists are quick, and every call comes by here.
-    return [array._version for array in arrays] + [array.data_ptr() for array in arrays]
+    # Every call comes by here, and this is the quickest way.
+    return [*map(_version, arrays), *map(Tensor.data_ptr, arrays)]
 
 
 def _unpickled(state: dict[str, Any]) -> BlockSparseMatrix:
