@@ -37,8 +37,6 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}; see {self.prog} --help")
 
-
-class _CommandParser(_Parser):
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         """As in argparse, but what a command does not know is its error, not that of `rnnprune`."""
         found, unknown = super().parse_known_args(*args, **kwargs)
@@ -59,9 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         epilog="rnnprune COMMAND --help explains a command.",
     )
     parser.add_argument("--version", action="version", version=f"rnnprune {__version__}")
-    subcommands = parser.add_subparsers(
-        title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser
-    )
+    subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in COMMANDS:
         add(subcommands)
     try:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from needs import needs_kernels
 
-from fairseq_rnnprune.sparse import BlockSparseMatrix, matmul
+from fairseq_rnnprune.sparse import BlockSparseMatrix, cpu_library, matmul
 
 pytestmark = needs_kernels
 
@@ -70,8 +70,10 @@ def test_values_that_a_kernel_would_misread_are_refused():
 def test_arrays_with_other_memory_are_read_there():
     W, x = BlockSparseMatrix.from_dense(torch.ones(16, 4), (16, 1)), torch.ones(1, 4)
     before = matmul(W, x, backend="cpu")
+    of_a_running_call = cpu_library.prepare(W)
     W.values.data = 2 * W.values
     assert torch.equal(matmul(W, x, backend="cpu"), 2 * before)
+    assert torch.equal(of_a_running_call.arrays[0], W.values / 2)
     W.values.data = torch.full_like(W.values, float("nan"))
     with pytest.raises(ValueError, match="expected .*got NaN or inf"):
         matmul(W, x, backend="cpu")
