@@ -83,10 +83,14 @@ template <class T, int R, int C> struct IntegerBlock {
                     sum[i] = dot<T>(sum[i], rows, spread<W<B>, VI>(x + C * b));
             }
         } else {
+            Part weights[SUMS];
+            for (int s = 0; s < SUMS; s++) {
+                weights[s] = load_as<Part>(w + s * (R * C / SUMS));
+                if constexpr (B > 1) weights[s] = loaded(weights[s]);
+            }
             for (int b = 0; b < B; b++) {
                 const Part row = factors(x + C * b);
-                for (int s = 0; s < SUMS; s++)
-                    sum[s * B + b] = dot<T>(sum[s * B + b], load_as<Part>(w + s * (R * C / SUMS)), row);
+                for (int s = 0; s < SUMS; s++) sum[s * B + b] = dot<T>(sum[s * B + b], weights[s], row);
             }
         }
     }

@@ -34,9 +34,7 @@ template <int R, int C> struct PairBlock {
         const auto add = [&](int u, const Value *weights, size_t column) INLINE_LAMBDA {
             const float *even = x + column * (B * C);
             for (int s = 0; s < SUMS; s++) {
-                VI pairs = load_as<VI>(weights + 2 * s * LANES);
-                // The compiler would load them twice, and loads are what takes time here.
-                asm("" : "+x"(pairs));
+                const VI pairs = loaded(load_as<VI>(weights + 2 * s * LANES));
                 for (int b = 0; b < B; b++) {
                     const float *factors = even + b * C;
                     part[2 * u % N][s][b] += (V)(pairs << 16) * repeat<SPAN>(factors);
@@ -63,8 +61,7 @@ template <int R, int C> struct PairBlock {
         const auto add = [&](int u, const Value *weights, size_t column) INLINE_LAMBDA {
             const V factors = repeat<C>(x + column * C);
             for (int s = 0; s < SUMS; s++) {
-                __m256i rows = _mm256_loadu_si256((const __m256i *)weights + s);
-                asm("" : "+x"(rows));
+                const __m256i rows = loaded(_mm256_loadu_si256((const __m256i *)weights + s));
                 even[u][s] += (V)_mm256_unpacklo_epi16(__m256i{}, rows) * factors;
                 odd[u][s] += (V)_mm256_unpackhi_epi16(__m256i{}, rows) * factors;
             }

@@ -76,8 +76,7 @@ static INLINE void add_bfloat_columns(V (&sum)[1][1], const uint16_t *w, const u
     constexpr int U = 4;
     V even[U] = {}, odd[U] = {};
     const auto add = [&](int i, VI pair, V factors) {
-        // The compiler would load the pair twice, and loads are what takes time here.
-        asm("" : "+v"(pair));
+        pair = loaded(pair);
         even[i] += (V)(pair << 16) * factors;
         odd[i] += (V)(pair & ~0xffff) * factors;
     };
@@ -112,8 +111,7 @@ static INLINE void add_bfloat_columns(V (&sum)[2][1], const uint16_t *w, const u
     constexpr int U = 4;
     V even[U] = {}, odd[U] = {};
     const auto add = [&](int i, int k) {
-        VI pair = load_as<VI>(w + 16 * k);
-        asm("" : "+x"(pair));
+        const VI pair = loaded(load_as<VI>(w + 16 * k));
         const V factor = broadcast(x[columns[k]]);
         even[i] += (V)(pair << 16) * factor;
         odd[i] += (V)(pair & ~0xffff) * factor;
@@ -162,7 +160,8 @@ template <class T, int R, int C> struct FloatBlock {
             return;
         }
         for (int v = 0; v < VECTORS; v++) {
-            const V weights = load(w + v * LANES);
+            V weights = load(w + v * LANES);
+            if constexpr (B == 2 && sizeof(T) == sizeof(float)) weights = loaded(weights);
             const int offset = C > LANES ? v * LANES % C : 0;
             for (int b = 0; b < B; b++)
                 sum[v * SUMS / VECTORS][b] += weights * repeat<C>(x + b * C + offset);

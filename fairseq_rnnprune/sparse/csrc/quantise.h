@@ -78,7 +78,7 @@ static INLINE void quantise_rows(const Matrix &m, int first, int last, const flo
     const auto put = [&](int k, int count, auto get) INLINE_LAMBDA {
         V levels[N];
         for (int i = 0; i < N; i++) {
-            const V v = get(from[i] + k, known - k - i * AHEAD);
+            const V v = loaded(get(from[i] + k, known - k - i * AHEAD));
             levels[i] = v * factors[i];
             zeros[i] += v * 0.0f;
         }

@@ -138,6 +138,8 @@ static void rows_in_tiles(const Matrix &matrix, int first, int last, const Activ
                 for (int turn = 0; turn < TURNS; turn++) {
                     typename Block::Sum sum[N][Block::SUMS][B];
                     const int panel = p + turn * N;
+                    // Sums in an array that a loop walks would go through memory.
+#pragma GCC unroll 4
                     for (int i = 0; i < N; i++)
                         Block::template sums<B>(sum[i], m, g * panels + panel + i, data);
                     const Terms terms = place.from(panel * R, x, start);

@@ -14,6 +14,14 @@ template <class Vector> static INLINE Vector load_as(const void *p) {
 }
 static INLINE void store(float *p, V v) { *(UnalignedV *)p = v; }
 
+// v in a register. What is used twice compilers for x86 load twice, and loads are what takes time here.
+template <class Vector> static INLINE Vector loaded(Vector v) {
+#if LANES > 4
+    asm("" : "+v"(v));
+#endif
+    return v;
+}
+
 // n floats, n below LANES, and zeros.
 static INLINE V load_some(const float *p, int n) {
     float lanes[LANES] = {};
