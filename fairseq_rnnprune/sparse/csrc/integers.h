@@ -100,19 +100,16 @@ template <class T, int R, int C> struct IntegerBlock {
 
     // As FloatBlock::sums; of a vector, only the first PART lanes count, unless it takes several blocks.
     template <int B>
-    static INLINE void sums(VI (&sum)[SUMS][B], const Matrix &m, int panel, const Activation *x) {
+    static INLINE void sums(VI (&sum)[SUMS][B], Blocks<T, R * C> &blocks, const uint16_t *end, const Activation *x) {
         if constexpr (joins<B>()) {
-            sum[0][0] = Joined<IntegerBlock>::sums(m, panel, x);
+            sum[0][0] = Joined<IntegerBlock>::sums(blocks, end, x);
             return;
         }
         // One dot product takes several cycles; where it is many instructions, the sum waits for the last. Blocks of
         // four vectors would get more sums than the compiler keeps in registers.
         constexpr int U = DOT ? turns(vectors<B>(), SUMS < 4 ? 8 : 4) : 1;
-        const int n = m.pointers[panel + 1] - m.pointers[panel];
-        const uint16_t *columns = m.columns + m.pointers[panel];
-        const T *w = (const T *)m.values + (size_t)m.pointers[panel] * (R * C);
         ExactSums<B> exact[U] = {};
-        in_turns<R * C, U>(columns, n, w, [&](int u, const T *weights, size_t column) INLINE_LAMBDA {
+        in_turns<U>(blocks, end, [&](int u, const T *weights, size_t column) INLINE_LAMBDA {
             add<B>(exact[u], weights, x + column * (C * B));
         });
         for (int i = 0; i < vectors<B>(); i++) {

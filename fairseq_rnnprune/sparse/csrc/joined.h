@@ -43,30 +43,30 @@ template <class Block> struct Joined {
 #endif
     }
 
-    // The sums of a panel, of every BLOCKS-th block in lanes of their own.
-    static INLINE VI sums(const Matrix &m, int panel, const Activation *x) {
-        const int first = m.pointers[panel];
-        const uint16_t *columns = m.columns + first, *const end = m.columns + m.pointers[panel + 1];
-        const Value *w = (const Value *)m.values + (size_t)first * SIZE;
+    // The sums of the blocks up to `end`, of every BLOCKS-th block in lanes of their own.
+    static INLINE VI sums(Blocks<Value, SIZE> &blocks, const uint16_t *end, const Activation *x) {
         // Two, because one dot product takes several cycles.
         VI even{}, odd{};
-        const auto next = [&](int blocks) INLINE_LAMBDA { advance<SIZE>(columns, w, blocks); };
-        while (columns + 2 * BLOCKS <= end) {
-            even = dot<Value>(even, load_as<VI>(w), factors<BLOCKS>(x, columns));
-            odd = dot<Value>(odd, load_as<VI>(w + BLOCKS * SIZE), factors<BLOCKS>(x, columns + BLOCKS));
-            next(2 * BLOCKS);
+        while (blocks.template are_left<2 * BLOCKS>(end)) {
+            const Value *w = blocks.weights;
+            even = dot<Value>(even, load_as<VI>(w), factors<BLOCKS>(x, blocks.columns));
+            odd = dot<Value>(odd, load_as<VI>(w + BLOCKS * SIZE), factors<BLOCKS>(x, blocks.columns + BLOCKS));
+            blocks.advance(2 * BLOCKS);
         }
-        if (columns + BLOCKS <= end) {
-            odd = dot<Value>(odd, load_as<VI>(w), factors<BLOCKS>(x, columns));
-            next(BLOCKS);
+        if (blocks.template are_left<BLOCKS>(end)) {
+            odd = dot<Value>(odd, load_as<VI>(blocks.weights), factors<BLOCKS>(x, blocks.columns));
+            blocks.advance(BLOCKS);
         }
         if constexpr (BLOCKS == 4)
-            if (columns + 2 <= end) {
-                even += widen(dot<Value>(VI8{}, load_as<VI8>(w), factors<2>(x, columns)));
-                next(2);
+            if (blocks.template are_left<2>(end)) {
+                even += widen(dot<Value>(VI8{}, load_as<VI8>(blocks.weights), factors<2>(x, blocks.columns)));
+                blocks.advance(2);
             }
         typedef typename Block::Part Part;
-        if (columns < end) odd += widen(dot<Value>(Part{}, load_as<Part>(w), factors<1>(x, columns)));
+        if (blocks.columns < end) {
+            odd += widen(dot<Value>(Part{}, load_as<Part>(blocks.weights), factors<1>(x, blocks.columns)));
+            blocks.advance(1);
+        }
         return even + odd;
     }
 

@@ -17,15 +17,13 @@ template <int R, int C> struct PairBlock {
 
     // As FloatBlock::sums.
     template <int B>
-    static INLINE void sums(V (&sum)[SUMS][B], const Matrix &m, int panel, const float *x) {
-        const int first = m.pointers[panel], n = m.pointers[panel + 1] - first;
-        const Value *w = (const Value *)m.values + (size_t)first * (R * C);
-        if constexpr (in_order(B)) add_rows(sum, m.columns + first, n, w, x);
-        else add_pairs<B>(sum, m.columns + first, n, w, x);
+    static INLINE void sums(V (&sum)[SUMS][B], Blocks<Value, R * C> &blocks, const uint16_t *end, const float *x) {
+        if constexpr (in_order(B)) add_rows(sum, blocks, end, x);
+        else add_pairs<B>(sum, blocks, end, x);
     }
 
     template <int B>
-    static INLINE void add_pairs(V (&sum)[SUMS][B], const uint16_t *columns, int n, const Value *w,
+    static INLINE void add_pairs(V (&sum)[SUMS][B], Blocks<Value, R * C> &blocks, const uint16_t *end,
                                  const float *x) {
         // Additions wait for one another: so many independent sums hide that, of even and of odd columns, of a
         // block and the next.
@@ -42,7 +40,7 @@ template <int R, int C> struct PairBlock {
                 }
             }
         };
-        in_turns<R * C, U>(columns, n, w, add);
+        in_turns<U>(blocks, end, add);
         for (int s = 0; s < SUMS; s++)
             for (int b = 0; b < B; b++) {
                 sum[s][b] = part[0][s][b];
@@ -53,7 +51,7 @@ template <int R, int C> struct PairBlock {
 
     // The same for a batch of one and four columns: with a word of zeros below each word, the lower halves of a
     // vector's 128 bits become its even rows and the upper ones its odd rows, which share a load of activations.
-    static INLINE void add_rows(V (&sum)[SUMS][1], const uint16_t *columns, int n, const Value *w,
+    static INLINE void add_rows(V (&sum)[SUMS][1], Blocks<Value, R * C> &blocks, const uint16_t *end,
                                 const float *x) {
         static_assert(C == 4);
         constexpr int U = turns(2 * SUMS, 8);
@@ -67,7 +65,7 @@ template <int R, int C> struct PairBlock {
             }
         };
         // Here more loads take less time than more instructions.
-        in_turns<R * C, U, const uint16_t *>(columns, n, w, add);
+        in_turns<U, Value, R * C, decltype(add), const uint16_t *>(blocks, end, add);
         for (int s = 0; s < SUMS; s++) {
             for (int u = 1; u < U; u++) even[0][s] += even[u][s], odd[0][s] += odd[u][s];
             // Two lanes a row, as of pairs.

@@ -8,25 +8,34 @@ struct Terms {
     const float *x_scales;
 };
 
-// To the next blocks, of SIZE weights each. The compiler for x86 does not see how far: it would compute both anew
-// after a loop, from how often that ran, which takes longer than loops as short as a panel's.
-template <int SIZE, class T>
-static INLINE void advance(const uint16_t *&columns, const T *&w, int blocks) {
-    columns += blocks, w += blocks * SIZE;
-#if LANES > 4
-    asm("" : "+r"(columns), "+r"(w));
-#endif
-}
+// Blocks of SIZE weights, from the first one of a panel on.
+template <class T, int SIZE> struct Blocks {
+    const uint16_t *columns;
+    const T *weights;
 
-// Whether there are U blocks more; which way to ask takes less time depends on the processor.
-template <int U> static INLINE bool are_left(const uint16_t *columns, const uint16_t *end) {
+    INLINE Blocks(const Matrix &m, int panel)
+        : columns(m.columns + m.pointers[panel]),
+          weights((const T *)m.values + (size_t)m.pointers[panel] * SIZE) {}
+
+    // To the next ones. The compiler for x86 does not see how far: it would compute both anew after a loop, from how
+    // often that ran, which takes longer than loops as short as a panel's.
+    INLINE void advance(int n) {
+        columns += n, weights += n * SIZE;
 #if LANES > 4
-    return columns + U <= end;
-#else
-    // As numbers, for of a matrix without blocks both are null.
-    return (intptr_t)columns < (intptr_t)end - (intptr_t)sizeof(*end) * (U - 1);
+        asm("" : "+r"(columns), "+r"(weights));
 #endif
-}
+    }
+
+    // Whether there are N more; which way to ask takes less time depends on the processor.
+    template <int N> INLINE bool are_left(const uint16_t *end) const {
+#if LANES > 4
+        return columns + N <= end;
+#else
+        // As numbers, for of a matrix without blocks both are null.
+        return (intptr_t)columns < (intptr_t)end - (intptr_t)sizeof(*end) * (N - 1);
+#endif
+    }
+};
 
 // N block columns, at most 4, in one load, as loads are what takes time here.
 template <int N> class Columns {
@@ -40,18 +49,17 @@ template <int N> class Columns {
     INLINE size_t operator[](int i) const { return (uint16_t)(bits >> 16 * i); }
 };
 
-// add(u, weights, column) for every block at w: U of them in turns, what is left of these with u = 0.
-template <int SIZE, int U, class Numbers = Columns<U>, class T, class Add>
-static INLINE void in_turns(const uint16_t *columns, int n, const T *w, Add add) {
-    const uint16_t *const end = columns + n;
-    while (are_left<U>(columns, end)) {
-        const Numbers numbers(columns);
-        for (int u = 0; u < U; u++) add(u, w + u * SIZE, numbers[u]);
-        advance<SIZE>(columns, w, U);
+// add(u, weights, column) for the blocks up to `end`: U of them in turns, what is left of these with u = 0.
+template <int U, class T, int SIZE, class Add, class Numbers = Columns<U>>
+static INLINE void in_turns(Blocks<T, SIZE> &blocks, const uint16_t *end, Add add) {
+    while (blocks.template are_left<U>(end)) {
+        const Numbers numbers(blocks.columns);
+        for (int u = 0; u < U; u++) add(u, blocks.weights + u * SIZE, numbers[u]);
+        blocks.advance(U);
     }
-    while (columns < end) {
-        add(0, w, (size_t)*columns);
-        advance<SIZE>(columns, w, 1);
+    while (blocks.columns < end) {
+        add(0, blocks.weights, (size_t)*blocks.columns);
+        blocks.advance(1);
     }
 }
 
@@ -71,8 +79,8 @@ enum { SUM_REGISTERS = 8 };
 // a float and a mask the upper one. So the sums are of even and of odd rows.
 #if LANES == 16
 // Two columns at a time, one in each half of the lanes.
-static INLINE void add_bfloat_columns(V (&sum)[1][1], const uint16_t *w, const uint16_t *columns,
-                                      int n, const float *x) {
+static INLINE void add_bfloat_columns(V (&sum)[1][1], Blocks<uint16_t, 16> &blocks, const uint16_t *end,
+                                      const float *x) {
     constexpr int U = 4;
     V even[U] = {}, odd[U] = {};
     const auto add = [&](int i, VI pair, V factors) {
@@ -80,21 +88,21 @@ static INLINE void add_bfloat_columns(V (&sum)[1][1], const uint16_t *w, const u
         even[i] += (V)(pair << 16) * factors;
         odd[i] += (V)(pair & ~0xffff) * factors;
     };
-    const auto pair = [&](int u) { return load_as<VI>(w + 2 * u * LANES); };
+    const auto pair = [&](int u) { return load_as<VI>(blocks.weights + 2 * u * LANES); };
     const auto factors = [&](size_t low, size_t high) {
         const __m512 both = _mm512_set1_ps(x[low]);
         return (V)_mm512_mask_broadcastss_ps(both, 0xff00, _mm_load_ss(x + high));
     };
-    int k = 0;
-    for (; k + 2 * U <= n; k += 2 * U, w += 32 * U) {
-        const Columns<4> fours[U / 2] = {Columns<4>(columns + k), Columns<4>(columns + k + 4)};
+    for (; blocks.are_left<2 * U>(end); blocks.advance(2 * U)) {
+        const Columns<4> fours[U / 2] = {Columns<4>(blocks.columns), Columns<4>(blocks.columns + 4)};
         for (int u = 0; u < U; u++)
             add(u, pair(u), factors(fours[u / 2][u % 2 * 2], fours[u / 2][u % 2 * 2 + 1]));
     }
-    for (; k + 2 <= n; k += 2, w += 32) add(0, pair(0), factors(columns[k], columns[k + 1]));
-    if (k < n) {
-        const __m256i last = _mm256_loadu_si256((const __m256i *)w);
-        add(0, (VI)_mm512_zextsi256_si512(last), (V)_mm512_set1_ps(x[columns[k]]));
+    for (; blocks.are_left<2>(end); blocks.advance(2)) add(0, pair(0), factors(blocks.columns[0], blocks.columns[1]));
+    if (blocks.columns < end) {
+        const __m256i last = _mm256_loadu_si256((const __m256i *)blocks.weights);
+        add(0, (VI)_mm512_zextsi256_si512(last), (V)_mm512_set1_ps(x[*blocks.columns]));
+        blocks.advance(1);
     }
     const auto halves = [](V v) {
         return _mm256_add_ps(_mm512_castps512_ps256((__m512)v),
@@ -106,20 +114,17 @@ static INLINE void add_bfloat_columns(V (&sum)[1][1], const uint16_t *w, const u
     sum[0][0] = (V)_mm512_permutex2var_ps(even_rows, order, odd_rows);
 }
 #elif LANES == 8
-static INLINE void add_bfloat_columns(V (&sum)[2][1], const uint16_t *w, const uint16_t *columns,
-                                      int n, const float *x) {
+static INLINE void add_bfloat_columns(V (&sum)[2][1], Blocks<uint16_t, 16> &blocks, const uint16_t *end,
+                                      const float *x) {
     constexpr int U = 4;
     V even[U] = {}, odd[U] = {};
-    const auto add = [&](int i, int k) {
-        const VI pair = loaded(load_as<VI>(w + 16 * k));
-        const V factor = broadcast(x[columns[k]]);
+    const auto add = [&](int i, const uint16_t *weights, size_t column) INLINE_LAMBDA {
+        const VI pair = loaded(load_as<VI>(weights));
+        const V factor = broadcast(x[column]);
         even[i] += (V)(pair << 16) * factor;
         odd[i] += (V)(pair & ~0xffff) * factor;
     };
-    int k = 0;
-    for (; k + U <= n; k += U)
-        for (int u = 0; u < U; u++) add(u, k + u);
-    for (; k < n; k++) add(0, k);
+    in_turns<U>(blocks, end, add);
     const __m256 e = (__m256)((even[0] + even[1]) + (even[2] + even[3]));
     const __m256 o = (__m256)((odd[0] + odd[1]) + (odd[2] + odd[3]));
     const __m256 low = _mm256_unpacklo_ps(e, o), high = _mm256_unpackhi_ps(e, o);
@@ -168,21 +173,24 @@ template <class T, int R, int C> struct FloatBlock {
         }
     }
 
-    // sum: the n blocks at w, whose block columns are `columns`, times x [block columns, B, C].
+    // sum: the blocks up to `end`, of one panel, times x [block columns, B, C]; of integers, without their scales.
     template <int B>
-    static INLINE void add_blocks(V (&sum)[SUMS][B], const T *w, const uint16_t *columns, int n,
-                                  const float *x) {
+    static INLINE void sums(V (&sum)[SUMS][B], Blocks<T, R * C> &blocks, const uint16_t *end, const float *x) {
+#if LANES > 4
+        if constexpr (R == 16 && C == 1 && B == 1 && std::is_same_v<T, uint16_t>)
+            return add_bfloat_columns(sum, blocks, end, x);
+#endif
         // Additions wait for one another: independent sums hide that. A batch of one waits for loads as well, and
         // adding up more sums would take a small panel longer than they save.
         constexpr int U = turns(SUMS * B, B > 1 ? 8 : 4);
-        V sums[U][SUMS][B] = {};
-        in_turns<R * C, U>(columns, n, w, [&](int u, const T *weights, size_t column) INLINE_LAMBDA {
-            add(sums[u], weights, x + column * (B * C));
+        V part[U][SUMS][B] = {};
+        in_turns<U>(blocks, end, [&](int u, const T *weights, size_t column) INLINE_LAMBDA {
+            add(part[u], weights, x + column * (B * C));
         });
         for (int s = 0; s < SUMS; s++)
             for (int b = 0; b < B; b++) {
-                sum[s][b] = sums[0][s][b];
-                for (int u = 1; u < U; u++) sum[s][b] += sums[u][s][b];
+                sum[s][b] = part[0][s][b];
+                for (int u = 1; u < U; u++) sum[s][b] += part[u][s][b];
             }
     }
 
@@ -198,17 +206,5 @@ template <class T, int R, int C> struct FloatBlock {
     static INLINE V rows(const V (&sum)[N][SUMS][B], int i, int b, const Terms &) {
         static_assert(N == 1);
         return sum[0][i][b];
-    }
-
-    // sum: a panel times x [block columns, B, C]; of integers, without their scales.
-    template <int B>
-    static INLINE void sums(V (&sum)[SUMS][B], const Matrix &m, int panel, const float *x) {
-        const int k = m.pointers[panel], n = m.pointers[panel + 1] - k;
-        const T *w = (const T *)m.values + (size_t)k * (R * C);
-#if LANES > 4
-        if constexpr (R == 16 && C == 1 && B == 1 && std::is_same_v<T, uint16_t>)
-            return add_bfloat_columns(sum, w, m.columns + k, n, x);
-#endif
-        add_blocks<B>(sum, w, m.columns + k, n, x);
     }
 };

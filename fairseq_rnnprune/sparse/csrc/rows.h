@@ -83,6 +83,8 @@ template <class Block> struct Place {
     }
 };
 
+template <class Block> using BlocksOf = Blocks<typename Block::Value, Block::ROWS * Block::COLUMNS>;
+
 // Panel p of gate g, of which fewer than R rows may exist. Out of line, because it is rare and would cost
 // the others registers.
 template <class Block, int B>
@@ -100,9 +102,11 @@ static NOINLINE void some_rows(const Matrix &m, int g, int p, const Activations 
         if (bias) more[r] = place.terms.bias[row + r];
     }
     auto data = (const typename Block::Activation *)x.data;
+    const int panel = g * m.gate_panels() + p;
     for (int start = 0; start < batch; start += B) {
         typename Block::Sum sum[N][Block::SUMS][B] = {};
-        Block::template sums<B>(sum[0], m, g * m.gate_panels() + p, data);
+        BlocksOf<Block> blocks(m, panel);
+        Block::template sums<B>(sum[0], blocks, m.columns + m.pointers[panel + 1], data);
         float out[B][N * R];
         const float *x_scales = Block::LEVELS ? x.scales + start : nullptr;
         store_panels<Block>(sum, Terms{scales, more, offsets, x_scales}, out[0], N * R, B);
@@ -127,12 +131,18 @@ static void rows_in_tiles(const Matrix &matrix, int first, int last, const Activ
     const size_t tile_size = (size_t)m.block_width() * B * Block::COLUMNS;
     // Where wider tiles exist, one of width 1 is for a batch of one.
     const int batch = B == 1 && Block::MAX_TILE > 1 ? 1 : x.batch;
+    const int whole = last < height / R ? last : height / R;
     for (int g = 0; g < m.gates; g++) {
         const Place<Block> place(m, g, bias, y);
+        const int32_t *const ends = m.pointers + g * panels + 1;
+        // Where a panel's blocks end, those of the next one begin.
+        BlocksOf<Block> next(m, g * panels + first);
         int p = first;
-        for (; p + GROUP <= last && (p + GROUP) * R <= height; p += GROUP) {
+        for (; p + GROUP <= whole; p += GROUP) {
+            const BlocksOf<Block> group = next;
             auto data = (const typename Block::Activation *)x.data;
             for (int start = 0; start < batch; start += B, data += tile_size) {
+                BlocksOf<Block> blocks = group;
                 float lines[TURNS > 1 ? B : 1][LANES];
                 float *to = place.y + (size_t)start * m.rows + p * R;
                 for (int turn = 0; turn < TURNS; turn++) {
@@ -141,11 +151,12 @@ static void rows_in_tiles(const Matrix &matrix, int first, int last, const Activ
                     // Sums in an array that a loop walks would go through memory.
 #pragma GCC unroll 4
                     for (int i = 0; i < N; i++)
-                        Block::template sums<B>(sum[i], m, g * panels + panel + i, data);
+                        Block::template sums<B>(sum[i], blocks, m.columns + ends[panel + i], data);
                     const Terms terms = place.from(panel * R, x, start);
                     if constexpr (TURNS == 1) store_panels<Block>(sum, terms, to, m.rows, batch - start);
                     else store_panels<Block>(sum, terms, lines[0] + turn * N * R, LANES, B);
                 }
+                next = blocks;
                 if constexpr (TURNS > 1)
                     for (int b = 0; b < B && start + b < batch; b++)
                         store(to + (size_t)b * m.rows, load(lines[b]));
