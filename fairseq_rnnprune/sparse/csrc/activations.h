@@ -84,10 +84,11 @@ static void pack_blocks(const Matrix &m, int first, int last, const float *x,
             }
 }
 
-// Product::pack for one kind of block.
-template <class Block>
+// Product::pack, as rows.
+template <class Block, class Wide>
 static void pack(const Matrix &m, int first, int last, const float *x, const Activations &packed) {
     if constexpr (Block::LEVELS > 0)
         quantise_blocks<typename Block::Value, Block::COLUMNS>(m, first, last, x, packed);
-    else pack_blocks<Block>(m, first, last, x, packed);
+    else if (packed.tile < 8) pack_blocks<Block>(m, first, last, x, packed);
+    else pack_blocks<Wide>(m, first, last, x, packed);
 }

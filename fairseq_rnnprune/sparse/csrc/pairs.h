@@ -1,9 +1,10 @@
 // Blocks of bfloat16 without widening instructions, as add_bfloat_columns does with columns. Included once per
 // instruction set (see body.h).
 
-#if LANES == 8
+#if LANES >= 8
 // Block of R x C, two columns in each lane: a shift leaves the even one as a float, a mask the odd one. Activations
-// of a tile are stored in that order: even ones, then odd ones. AVX-512 has an instruction that widens as fast.
+// of a tile are stored in that order: even ones, then odd ones. AVX-512 has one instruction that widens, but only one
+// unit for it, which half of the multiplications wait for.
 template <int R, int C> struct PairBlock {
     typedef uint16_t Value;
     typedef float Activation;
@@ -11,15 +12,17 @@ template <int R, int C> struct PairBlock {
     static constexpr int ROWS = R, COLUMNS = C, LEVELS = 0;
     static constexpr bool SCALED = false, OFFSET = false;
     static constexpr int SPAN = C / 2, SUMS = R * SPAN / LANES, MAX_TILE = SUM_REGISTERS / SUMS;
-    static constexpr bool in_order(int tile) { return tile == 1 && SUMS <= 2; }
+    static constexpr bool in_order(int tile) { return LANES == 8 && tile == 1 && SUMS <= 2; }
     template <int B> static constexpr int panels() { return R < LANES ? LANES / R : 1; }
     template <int B> static constexpr bool swaps() { return false; }
 
     // As FloatBlock::sums.
     template <int B>
     static INLINE void sums(V (&sum)[SUMS][B], Blocks<Value, R * C> &blocks, const uint16_t *end, const float *x) {
-        if constexpr (in_order(B)) add_rows(sum, blocks, end, x);
-        else add_pairs<B>(sum, blocks, end, x);
+#if LANES == 8
+        if constexpr (in_order(B)) return add_rows(sum, blocks, end, x);
+#endif
+        add_pairs<B>(sum, blocks, end, x);
     }
 
     template <int B>
@@ -49,6 +52,7 @@ template <int R, int C> struct PairBlock {
             }
     }
 
+#if LANES == 8
     // The same for a batch of one and four columns: with a word of zeros below each word, the lower halves of a
     // vector's 128 bits become its even rows and the upper ones its odd rows, which share a load of activations.
     static INLINE void add_rows(V (&sum)[SUMS][1], Blocks<Value, R * C> &blocks, const uint16_t *end,
@@ -73,13 +77,13 @@ template <int R, int C> struct PairBlock {
         }
     }
 
+#endif
+
     // Vector i of the panels' rows, which have two lanes each.
     template <int N, int B>
     static INLINE V rows(const V (&sum)[N][SUMS][B], int i, int b, const Terms &) {
         const auto vector = [&](int v) INLINE_LAMBDA { return sum[v / SUMS][v % SUMS][b]; };
-        // Of each half of v, then of w.
-        const __m256 halves = _mm256_hadd_ps(vector(2 * i), vector(2 * i + 1));
-        return (V)_mm256_permute4x64_pd((__m256d)halves, 0xd8);
+        return sums_of_2(vector(2 * i), vector(2 * i + 1));
     }
 };
 #endif

@@ -166,17 +166,17 @@ static void rows_in_tiles(const Matrix &matrix, int first, int last, const Activ
     }
 }
 
-// Product::rows for one kind of block.
-template <class Block>
+// Product::rows for one kind of block, and what computes with it in tiles of 8 and more.
+template <class Block, class Wide>
 static void rows(const Matrix &m, int first, int last, const Activations &x, const float *bias,
                  float *y) {
-    constexpr int MAX = Block::MAX_TILE;
+    constexpr int MAX = Wide::MAX_TILE;
     switch (x.tile) {
         case 1: return rows_in_tiles<Block, 1>(m, first, last, x, bias, y);
         case 2: return rows_in_tiles<Block, MAX < 2 ? MAX : 2>(m, first, last, x, bias, y);
         case 4: return rows_in_tiles<Block, MAX < 4 ? MAX : 4>(m, first, last, x, bias, y);
-        case 8: return rows_in_tiles<Block, MAX < 8 ? MAX : 8>(m, first, last, x, bias, y);
-        default: return rows_in_tiles<Block, MAX < 16 ? MAX : 16>(m, first, last, x, bias, y);
+        case 8: return rows_in_tiles<Wide, MAX < 8 ? MAX : 8>(m, first, last, x, bias, y);
+        default: return rows_in_tiles<Wide, MAX < 16 ? MAX : 16>(m, first, last, x, bias, y);
     }
 }
 
@@ -193,10 +193,10 @@ static void add_diagonal(const Matrix &m, int first, int last, const float *x, f
         }
 }
 
-template <class Block> static constexpr Product product() {
-    return {Block::ROWS,   Block::COLUMNS, Block::MAX_TILE,
+template <class Block, class Wide = Block> static constexpr Product product() {
+    return {Block::ROWS,   Block::COLUMNS, Wide::MAX_TILE,
             Block::LEVELS, sizeof(typename Block::Activation),
-            Block::in_order(1), pack<Block>, rows<Block>};
+            Block::in_order(1), pack<Block, Wide>, rows<Block, Wide>};
 }
 
 // Of blocks of one column, which have no dot products, integers are widened.
@@ -205,8 +205,13 @@ template <class T, int R, int C> static constexpr Product integer_product() {
 }
 
 template <int R, int C> static constexpr Product bfloat_product() {
-#if LANES == 8
+    typedef FloatBlock<uint16_t, R, C> Widened;
+#if LANES == 16
+    // In a wide tile, pairs load more activations, which vectors of only one panel do not repay.
+    if constexpr (R * C / 2 == LANES) return product<PairBlock<R, C>, Widened>();
+    if constexpr (R * C / 2 > LANES) return product<PairBlock<R, C>>();
+#elif LANES == 8
     if constexpr (C > 1) return product<PairBlock<R, C>>();
 #endif
-    return product<FloatBlock<uint16_t, R, C>>();
+    return product<Widened>();
 }

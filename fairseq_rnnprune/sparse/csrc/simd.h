@@ -142,14 +142,12 @@ template <int C> static INLINE V repeat(const float *x) {
     if constexpr (C == 1) return broadcast(*x);
     else if constexpr (C >= LANES) return load(x);
 #if LANES == 16
+    else if constexpr (C == 2) return (V)_mm512_set1_pd(load_as<double>(x));
     else if constexpr (C == 4) return _mm512_broadcast_f32x4(_mm_loadu_ps(x));
     else return (V)_mm512_broadcast_f64x4((__m256d)_mm256_loadu_ps(x));
 #elif LANES == 8
-    else if constexpr (C == 2) {
-        double two;
-        __builtin_memcpy(&two, x, sizeof(two));
-        return (V)_mm256_set1_pd(two);
-    } else return _mm256_broadcast_ps((const __m128 *)x);
+    else if constexpr (C == 2) return (V)_mm256_set1_pd(load_as<double>(x));
+    else return _mm256_broadcast_ps((const __m128 *)x);
 #endif
 }
 
@@ -240,6 +238,14 @@ template <class T> static INLINE T add_wrapping(T v, T w) {
 static INLINE VI sums_of_2(VI v, VI w) {
     return add_wrapping(permute(v, w, LANE * 2), permute(v, w, LANE * 2 + 1));
 }
+#if LANES == 8
+static INLINE V sums_of_2(V v, V w) {
+    // Of each half of v, then of w.
+    return (V)_mm256_permute4x64_pd((__m256d)_mm256_hadd_ps(v, w), 0xd8);
+}
+#else
+static INLINE V sums_of_2(V v, V w) { return permute(v, w, LANE * 2) + permute(v, w, LANE * 2 + 1); }
+#endif
 
 // Lane LANES / 4 * i + j of the result is the sum of lanes 4j to 4j + 3 of vector i.
 static INLINE V sums_of_4(V a, V b, V c, V d) {
