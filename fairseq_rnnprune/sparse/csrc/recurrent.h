@@ -25,23 +25,26 @@ static INLINE V exp_minus(V x, float bound) {
     return rest * scale + scale;
 }
 
-// tanh(x) is p / q to 5e-5, by a minimax fit from -5 to 5, where x is cut off. NaN stays NaN.
+// tanh(s x), s a power of two, is p / q to 5e-5, by a minimax fit from -5 to 5, where s x is cut off. NaN stays NaN.
 struct CoarseTanh {
     V p, q;
-    explicit INLINE CoarseTanh(V unbounded) {
-        const V x = clamp(unbounded, 5.0f), u = x * x;
-        p = ((u * 6.5494469e-4f + 1.0172317714e-1f) * u + 9.998101445e-1f) * x;
-        q = (u * 1.2639189634e-2f + 4.345041006e-1f) * u + 1.0f;
+    explicit INLINE CoarseTanh(V unbounded, float s = 1.0f) {
+        const V x = clamp(unbounded, 5.0f / s), u = x * x;
+        const float s2 = s * s, s4 = s2 * s2;
+        p = ((u * (6.5494469e-4f * s4 * s) + 1.0172317714e-1f * s2 * s) * u + 9.998101445e-1f * s) * x;
+        q = (u * (1.2639189634e-2f * s4) + 4.345041006e-1f * s2) * u + 1.0f;
     }
 };
 
 #if LANES == 16
-// rcp14 is right to 14 bits, after a step of Newton to float's last places.
+// Right to 14 bits; after a step of Newton to float's last places.
+static INLINE V coarse_divide(V x, V y) { return x * (V)_mm512_rcp14_ps((__m512)y); }
 static INLINE V divide(V x, V y) {
     const V r = (V)_mm512_rcp14_ps((__m512)y);
     return x * (r * (2.0f - y * r));
 }
 #else
+static INLINE V coarse_divide(V x, V y) { return x / y; }
 static INLINE V divide(V x, V y) { return x / y; }
 #endif
 
@@ -70,11 +73,11 @@ struct CoarseGRUCell {
     static constexpr int GATES = 3;
     // sigmoid(x) = (1 + tanh(x / 2)) / 2
     static INLINE V prepare(const V *x, const V *y) {
-        const CoarseTanh r(0.5f * (x[0] + y[0]));
-        return x[2] + (0.5f + 0.5f * divide(r.p, r.q)) * y[2];
+        const CoarseTanh r(x[0] + y[0], 0.5f);
+        return x[2] + (0.5f + 0.5f * coarse_divide(r.p, r.q)) * y[2];
     }
     static INLINE V next(V prepared, const V *x, const V *y, V h, float) {
-        const CoarseTanh z(0.5f * (x[1] + y[1])), n(prepared);
+        const CoarseTanh z(x[1] + y[1], 0.5f), n(prepared);
         // n + z (h - n), over one denominator.
         return divide(2.0f * z.q * n.p + (z.q + z.p) * (h * n.q - n.p), 2.0f * z.q * n.q);
     }
