@@ -52,6 +52,8 @@ PACKED = (
     Format("fp32-8x8", (8, 8), torch.float32, "cpu"),
     Format("bf16-16x1", (16, 1), torch.bfloat16, "cpu"),
     Format("bf16-4x4", (4, 4), torch.bfloat16, "cpu"),
+    Format("bf16-8x4", (8, 4), torch.bfloat16, "cpu"),
+    Format("bf16-8x8", (8, 8), torch.bfloat16, "cpu"),
     Format("int16-16x4", (16, 4), torch.int16, "cpu"),
     Format("int8-16x4", (16, 4), torch.int8, "cpu"),
     Format("int8-8x8", (8, 8), torch.int8, "cpu"),
