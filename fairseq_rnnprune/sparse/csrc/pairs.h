@@ -69,14 +69,13 @@ template <int R, int C> struct PairBlock {
             }
         };
         // Here more loads take less time than more instructions.
-        in_turns<U, Value, R * C, decltype(add), const uint16_t *>(blocks, end, add);
+        in_turns<U, const uint16_t *>(blocks, end, add);
         for (int s = 0; s < SUMS; s++) {
             for (int u = 1; u < U; u++) even[0][s] += even[u][s], odd[0][s] += odd[u][s];
             // Two lanes a row, as of pairs.
             sum[s][0] = (V)_mm256_hadd_ps((__m256)even[0][s], (__m256)odd[0][s]);
         }
     }
-
 #endif
 
     // Vector i of the panels' rows, which have two lanes each.

@@ -50,7 +50,7 @@ template <int N> class Columns {
 };
 
 // add(u, weights, column) for the blocks up to `end`: U of them in turns, what is left of these with u = 0.
-template <int U, class T, int SIZE, class Add, class Numbers = Columns<U>>
+template <int U, class Numbers = Columns<U>, class T, int SIZE, class Add>
 static INLINE void in_turns(Blocks<T, SIZE> &blocks, const uint16_t *end, Add add) {
     while (blocks.template are_left<U>(end)) {
         const Numbers numbers(blocks.columns);
