@@ -145,6 +145,13 @@ def test_a_training_that_meets_its_target_is_not_warned_of(data, tmp_path, caplo
     assert "pruning recurrent (decoder.gru.weight_hh_l0) by " in caplog.text
 
 
+def test_a_target_that_is_met_already_may_have_masks_that_are_not_final(data, tmp_path, caplog):
+    run_train(data, tmp_path / "sparse", *PRUNED)
+    more = (*ANEW, *restore(tmp_path / "sparse"), "--prune-end", "30")
+    run_train(data, tmp_path, *PRUNED, *more)
+    assert "masks are final after" not in caplog.text and "not as asked" not in caplog.text
+
+
 def test_a_target_that_is_passed_already_is_told(data, tmp_path, caplog):
     run_train(data, tmp_path / "sparse", *PRUNED)
     run_train(data, tmp_path / "sparse", *PRUNED, "--max-update", "12")

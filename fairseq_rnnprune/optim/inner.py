@@ -63,6 +63,12 @@ def build_inner(cfg: DictConfig, params: Iterable[Any]) -> FairseqOptimizer:
     )
 
 
+def options_of_others(name: str) -> list[str]:
+    """The options of all other dense optimizers that this one lacks, by name."""
+    others = {option for other in inner_names() for option in _options_of(other)}
+    return sorted(others - _options_of(name).keys())
+
+
 def _options_of(name: str) -> dict[str, tuple[type, Any, str, str | None]]:
     """Options of one optimizer: name -> (type, default, help, alias)."""
     dataclass = OPTIMIZER_DATACLASS_REGISTRY.get(name)

@@ -128,10 +128,8 @@ class PrunedOptimizer(FairseqOptimizer):
             names = ", ".join(w.name for w in self._pruner.of_type(type_))
             logger.info("pruning %s (%s) by %s", type_, names, self._pruner.schedules[type_])
         logger.info("fisher power %g, %s score, %s allocation", power, score, allocation)
-        if unread := unread_options(cfg):
-            logger.warning(
-                "--prune-schedule %s does not read %s", cfg.prune_schedule, ", ".join(unread)
-            )
+        for choice, unread in unread_options(cfg).items():
+            logger.warning("%s does not read %s", choice, ", ".join(unread))
         warn_at_start(self._pruner, training_updates(cfg, epoch_lengths))
         warn_of_other_zeros(self._others, "--prune-types leaves them out")
         if self._pruner.sparsity() > 0:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from fairseq_rnnprune.pruning import RAMPS, Schedule, has_one_target
 from fairseq_rnnprune.pruning.by_type import read_block_shape, read_by_type, read_types
 
+from .inner import options_of_others
 from .options import PruningOptions
 
 T = TypeVar("T")
@@ -50,17 +51,31 @@ def worth(
     return power, score, allocation
 
 
-def unread_options(cfg: Any) -> list[str]:
-    """The options of when and how far that were given, but that the chosen schedule ignores."""
+def unread_options(cfg: Any) -> dict[str, list[str]]:
+    """The options that were given, but that what was chosen ignores, by what was chosen."""
     bounds, schedule = ["prune_max_sparsity", "prune_min_sparsity"], str(cfg.prune_schedule)
     if schedule == "ramp":
         names = bounds if cfg.prune_q == "auto" else ["prune_sparsity"]
     else:
         names = ["prune_ramp", "prune_q", "prune_ramp_factor", *bounds]
         names += [] if schedule == "cubic" else ["prune_end", "prune_freq"]
-    defaults = PruningOptions()
-    given = [name for name in names if getattr(cfg, name) != getattr(defaults, name)]
-    return ["--" + name.replace("_", "-") for name in given]
+    unread = {
+        f"--prune-schedule {schedule}": names,
+        f"--prune-inner {cfg.prune_inner}": options_of_others(cfg.prune_inner),
+    }
+    if cfg.prune_penalty == "none":
+        unread["--prune-penalty none"] = ["prune_penalty_strength"]
+    # An inner optimizer's options have no defaults but these.
+    defaults, none = PruningOptions(), (None, False)
+    given = {
+        choice: [
+            "--" + name.replace("_", "-")
+            for name in names
+            if cfg.get(name) not in (getattr(defaults, name, None), *none)
+        ]
+        for choice, names in unread.items()
+    }
+    return {choice: names for choice, names in given.items() if names}
 
 
 def by_type(option: str, text: str, types: list[str], parse: Callable[[str], T]) -> dict[str, T]:

@@ -7,7 +7,13 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from fairseq_rnnprune.pruning import Prunable, Pruner, misses_target, passes_target
+from fairseq_rnnprune.pruning import (
+    Prunable,
+    Pruner,
+    meets_target,
+    misses_target,
+    passes_target,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +41,12 @@ def warn_at_start(pruner: Pruner, total: int | None) -> None:
 
 
 def warn_of_the_end(pruner: Pruner, total: int | None) -> None:
-    """Warns if masks would be final only after the last of `total` updates (None: unknown)."""
-    end = max(pruner.schedules[t].end for t in pruner.types)
+    """Warns if masks would be final only after the last of `total` updates (None: unknown).
+
+    Those that meet their target, as of a sparse model that is trained on, are as good as final.
+    """
+    ends = [pruner.schedules[t].end for t in pruner.types if not meets_target(pruner, t)]
+    end = max(ends, default=0)
     if total is not None and end > total:
         logger.warning(
             "masks are final after %d updates, but the training ends after %d: weights will "
@@ -60,7 +70,7 @@ def warn_at_the_end(pruner: Pruner) -> None:
     """Warns of types whose masks a training leaves before they are final, or off their target."""
     for type, name, per_cent in _targets(pruner):
         is_final = pruner.is_final(type)
-        if not is_final or misses_target(pruner, type):
+        if misses_target(pruner, type) or not (is_final or meets_target(pruner, type)):
             advice = (
                 "their masks are final: resume with --prune-end beyond this update"
                 if is_final

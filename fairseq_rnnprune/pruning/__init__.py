@@ -26,7 +26,7 @@ from .prunable import (
 from .pruner import Pruner
 from .ramp import RAMPS, QuantileRamp, RampSchedule, default_start
 from .schedule import CubicSchedule, OneShotSchedule, Schedule
-from .target import misses_target, passes_target
+from .target import meets_target, misses_target, passes_target
 
 __all__ = [
     "ALLOCATIONS",
@@ -52,6 +52,7 @@ __all__ = [
     "has_one_target",
     "last_name",
     "mask_from_zeros",
+    "meets_target",
     "misses_target",
     "prunable_parameters",
     "passes_target",

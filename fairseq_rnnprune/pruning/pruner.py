@@ -19,7 +19,7 @@ from .prunable import Prunable
 from .ramp import RAMPS, QuantileRamp
 from .saved import check_saved, warn_of_other_choice
 from .schedule import Schedule
-from .target import check_reachable, misses_target, target_of
+from .target import check_reachable, meets_target, target_of
 
 logger = logging.getLogger(__name__)
 
@@ -233,8 +233,8 @@ class Pruner:
 
     def _reached_targets(self) -> dict[str, float | tuple[float, ...]]:
         """The targets that final masks have met, by type."""
-        final = {t: target_of(self.schedules[t]) for t in self.types if self.is_final(t)}
-        return {t: s for t, s in final.items() if s is not None and not misses_target(self, t)}
+        reached = [t for t in self.types if self.is_final(t) and meets_target(self, t)]
+        return {t: target_of(self.schedules[t]) for t in reached}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores `state_dict()`; ValueError if it belongs to other weights or block shapes."""

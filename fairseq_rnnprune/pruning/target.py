@@ -50,6 +50,11 @@ def _sharing(pruner: Pruner, type: str) -> list[MaskedWeight]:
     return pruner.weights if pruner.allocation != "uniform" else pruner.of_type(type)
 
 
+def meets_target(pruner: Pruner, type: str) -> bool:
+    """Whether a type, or all that share its target, is as sparse as its schedule says."""
+    return target_of(pruner.schedules[type]) is not None and not misses_target(pruner, type)
+
+
 def misses_target(pruner: Pruner, type: str) -> bool:
     """Whether a type, or all that share its target, is less sparse than its schedule says."""
     return _beyond_target(pruner, type) < 0
