@@ -152,6 +152,15 @@ def test_a_target_that_is_met_already_may_have_masks_that_are_not_final(data, tm
     assert "masks are final after" not in caplog.text and "not as asked" not in caplog.text
 
 
+def test_zeros_that_larger_blocks_do_not_keep_are_told(data, tmp_path, caplog):
+    run_train(data, tmp_path / "single", *PRUNED)
+    blocks = ("--prune-block-shape", "4,4", *ANEW, *restore(tmp_path / "single"))
+    assert "are zeros" not in caplog.text
+    run_train(data, tmp_path, *PRUNED, *blocks)
+    assert "% of decoder.gru.weight_hh_l0 are zeros, which will be trained" in caplog.text
+    assert "as they lie in blocks of 4 x 4 with other weights" in caplog.text
+
+
 def test_a_target_that_is_passed_already_is_told(data, tmp_path, caplog):
     run_train(data, tmp_path / "sparse", *PRUNED)
     run_train(data, tmp_path / "sparse", *PRUNED, "--max-update", "12")

@@ -22,7 +22,7 @@ MANY_ZEROS = 0.1
 
 
 def warn_at_start(pruner: Pruner, total: int | None) -> None:
-    """As `warn_of_the_end`; and warns of types that are sparser already than they are to be."""
+    """As `warn_of_the_end`; and warns of zeros that no mask keeps or that are more than wanted."""
     warn_of_the_end(pruner, total)
     for w in pruner.weights:
         if w.kept == 0:
@@ -30,6 +30,13 @@ def warn_at_start(pruner: Pruner, total: int | None) -> None:
                 "%s is all zeros, which count as pruned and stay so; where they are but its first "
                 "values, leave its type out of --prune-types",
                 w.name,
+            )
+        in_kept = (w.kept - int(w.weight.count_nonzero())) / w.weight.numel()
+        if in_kept > MANY_ZEROS and max(w.block_shape) > 1:
+            logger.warning(
+                "%.1f %% of %s are zeros, which will be trained, as they lie in blocks of %d x %d "
+                "with other weights",
+                *(100 * in_kept, w.name, *w.block_shape),
             )
     for type, name, per_cent in _targets(pruner):
         if passes_target(pruner, type):
