@@ -37,8 +37,8 @@ static const Kernels KERNELS = {
      {BLOCK_SHAPES(INT16_PRODUCT)}},
     magnitude,
     add_diagonal,
-    {units<GRUCell>, units<ReLUCell>, units<TanhCell>},
-    {units<CoarseGRUCell>, units<ReLUCell>, units<CoarseTanhCell>},
+    {units<GRUCell<FineTanh>>, units<ReLUCell>, units<TanhCell<FineTanh>>},
+    {units<GRUCell<CoarseTanh>>, units<ReLUCell>, units<TanhCell<CoarseTanh>>},
 };
 
 #undef FLOAT_PRODUCT

@@ -57,6 +57,19 @@ static INLINE V clamp(V x, float bound) {
 }
 #endif
 
+// x within -bound and bound, which is positive; NaN where both are.
+#if LANES == 16
+static INLINE V within(V x, V bound) {
+    // The lesser absolute value, with the sign of x.
+    return (V)_mm512_range_ps((__m512)x, (__m512)bound, 2);
+}
+#else
+static INLINE V within(V x, V bound) {
+    x = x > bound ? bound : x;
+    return x < -bound ? -bound : x;
+}
+#endif
+
 // The nearest integers, of two the even one; of NaN and inf, some.
 #if LANES == 16
 static INLINE VI nearest(V v) { return (VI)_mm512_cvtps_epi32((__m512)v); }
