@@ -81,6 +81,7 @@ def test_gradients_count_and_matrices_share_a_target_where_they_can(
         ({}, []),
         ({"prune_q": "0.1", "prune_ramp_factor": 2.0}, ["--prune-q", "--prune-ramp-factor"]),
         ({"prune_max_sparsity": 0.3}, ["--prune-max-sparsity"]),
+        ({"prune_ramp_factor": 0.0}, ["--prune-ramp-factor"]),
         ({"prune_schedule": "ramp", "prune_max_sparsity": 0.97}, ["--prune-max-sparsity"]),
         ({"prune_schedule": "ramp", "prune_q": "0.1", "prune_max_sparsity": 0.97}, []),
         (

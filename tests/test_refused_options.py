@@ -112,8 +112,8 @@ def test_resuming_under_another_block_shape_is_refused(data, pruned, tmp_path):
         ),
         (("--prune-q", "0.1"), ["--prune-schedule cubic does not read --prune-q"]),
         (
-            ("--prune-inner", "adam", "--momentum", "0.5", "--adam-eps", "1e-6"),
-            ["--prune-inner adam does not read --momentum"],
+            ("--prune-inner", "adam", "--momentum", "0", "--warmup-init", "--adam-eps", "1e-6"),
+            ["--prune-inner adam does not read --momentum, --warmup-init"],
         ),
         (
             ("--prune-penalty-strength", "0.5"),

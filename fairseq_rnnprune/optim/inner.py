@@ -51,7 +51,7 @@ def build_inner(cfg: DictConfig, params: Iterable[Any]) -> FairseqOptimizer:
     if name not in inner_names():
         raise ValueError(f"--prune-inner: expected one of {', '.join(inner_names())}, got {name!r}")
     options = {option: default for option, (_, default, _, _) in _options_of(name).items()}
-    given = {o: v for o in options if (v := cfg.get(o)) is not None and v is not False}
+    given = {o: cfg[o] for o in options if _is_given(cfg, o)}
     shared = {"lr": cfg.lr, "tpu": cfg.tpu}
     dataclass = OPTIMIZER_DATACLASS_REGISTRY.get(name)
     if dataclass is None:
@@ -63,10 +63,15 @@ def build_inner(cfg: DictConfig, params: Iterable[Any]) -> FairseqOptimizer:
     )
 
 
-def options_of_others(name: str) -> list[str]:
-    """The options of all other dense optimizers that this one lacks, by name."""
-    others = {option for other in inner_names() for option in _options_of(other)}
-    return sorted(others - _options_of(name).keys())
+def given_in_vain(cfg: DictConfig) -> list[str]:
+    """The options that were given of other dense optimizers than `cfg.prune_inner`."""
+    others = {option for name in inner_names() for option in _options_of(name)}
+    return sorted(o for o in others - _options_of(cfg.prune_inner).keys() if _is_given(cfg, o))
+
+
+def _is_given(cfg: DictConfig, option: str) -> bool:
+    value = cfg.get(option)
+    return value is not None and value is not False
 
 
 def _options_of(name: str) -> dict[str, tuple[type, Any, str, str | None]]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from fairseq_rnnprune.pruning import RAMPS, Schedule, has_one_target
 from fairseq_rnnprune.pruning.by_type import read_block_shape, read_by_type, read_types
 
-from .inner import options_of_others
+from .inner import given_in_vain
 from .options import PruningOptions
 
 T = TypeVar("T")
@@ -59,23 +59,22 @@ def unread_options(cfg: Any) -> dict[str, list[str]]:
     else:
         names = ["prune_ramp", "prune_q", "prune_ramp_factor", *bounds]
         names += [] if schedule == "cubic" else ["prune_end", "prune_freq"]
+    strength = ["prune_penalty_strength"] if cfg.prune_penalty == "none" else []
+    defaults = PruningOptions()
+
+    def given(names: list[str]) -> list[str]:
+        return [name for name in names if getattr(cfg, name) != getattr(defaults, name)]
+
     unread = {
-        f"--prune-schedule {schedule}": names,
-        f"--prune-inner {cfg.prune_inner}": options_of_others(cfg.prune_inner),
+        f"--prune-schedule {schedule}": given(names),
+        f"--prune-penalty {cfg.prune_penalty}": given(strength),
+        f"--prune-inner {cfg.prune_inner}": given_in_vain(cfg),
     }
-    if cfg.prune_penalty == "none":
-        unread["--prune-penalty none"] = ["prune_penalty_strength"]
-    # An inner optimizer's options have no defaults but these.
-    defaults, none = PruningOptions(), (None, False)
-    given = {
-        choice: [
-            "--" + name.replace("_", "-")
-            for name in names
-            if cfg.get(name) not in (getattr(defaults, name, None), *none)
-        ]
+    return {
+        choice: ["--" + name.replace("_", "-") for name in names]
         for choice, names in unread.items()
+        if names
     }
-    return {choice: names for choice, names in given.items() if names}
 
 
 def by_type(option: str, text: str, types: list[str], parse: Callable[[str], T]) -> dict[str, T]:
